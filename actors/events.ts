@@ -1,0 +1,53 @@
+/**
+ * The event stream of an execution: the reference protocol, version 2.
+ *
+ * Every event is `{ protocolVersion, sessionId, seq, type, payload }`; `seq` counts from 1 without gaps
+ * within one stream. Types of ours are only ever added; the reference's are never changed.
+ */
+
+export const PROTOCOL_VERSION = 2;
+
+/** Severity of a `log` event: the console method that wrote it. */
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+
+/** Payloads by event type. Times and durations are in milliseconds. */
+export interface EventPayloads {
+  /** The execution was admitted. `executionId` names it; `attempt` counts from 1. */
+  session_init: { readonly executionId: string };
+  /** Text written by `console.log` and `console.info`, newline included. */
+  stdout: { readonly chunk: string };
+  /** Text written by the other console methods. */
+  log: { readonly level: LogLevel; readonly message: string };
+  /** The script called a tool. */
+  tool_call: { readonly callId: string; readonly toolName: string; readonly args: unknown };
+  /** The script was handed the end of a call: its result (`ok`) or its error. */
+  tool_result_applied: { readonly callId: string; readonly ok: boolean };
+  /** The wall-clock limit ended the execution. */
+  deadline_exceeded: { readonly elapsedMs: number; readonly budgetMs: number };
+  /** Something went wrong that did not end the execution, such as a lost worker. */
+  error: { readonly code: string; readonly message: string; readonly recoverable: boolean };
+  /** The last event of a stream. */
+  final: {
+    readonly ok: boolean;
+    readonly result?: unknown;
+    readonly error?: { readonly code: string; readonly message: string };
+    readonly stats: {
+      readonly durationMs: number;
+      readonly toolCallCount: number;
+      readonly stdoutBytes: number;
+    };
+  };
+}
+
+export type EventType = keyof EventPayloads;
+
+/** One event of an execution's stream. */
+export type ExecutionEvent = {
+  [T in EventType]: {
+    readonly protocolVersion: typeof PROTOCOL_VERSION;
+    readonly sessionId: string;
+    readonly seq: number;
+    readonly type: T;
+    readonly payload: EventPayloads[T];
+  };
+}[EventType];

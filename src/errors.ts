@@ -1,0 +1,112 @@
+/**
+ * Every failure this package reports, by code.
+ *
+ * Two shapes carry a code. {@link EnclaveError} is thrown, and only for misuse (a bad argument, a bad
+ * option). {@link ExecutionError} is data inside a result: whatever a script, its limits or its worker did.
+ * Text that comes from a sandbox is data in both and is never turned back into a class.
+ */
+
+/**
+ * What is certain about an execution that did not succeed.
+ *
+ * - `not_started`: no statement of the script ran.
+ * - `completed`: the script ran and ended, or was stopped, and nothing is in doubt: every tool call that it
+ *   made has a known end (see `toolCalls`).
+ * - `unknown`: it ran, and something is in doubt: a tool call was under way when it was ended, or its worker
+ *   was lost and it was not tried again.
+ */
+export type Outcome = 'not_started' | 'completed' | 'unknown';
+
+/** Whether the same run may succeed when it is simply sent again later. */
+const RETRYABLE = {
+  SYNTAX_ERROR: false,
+  SCRIPT_ERROR: false,
+  TOOL_ERROR: false,
+  UNKNOWN_TOOL: false,
+  EXECUTION_TIMEOUT: false,
+  CPU_LIMIT_EXCEEDED: false,
+  MEMORY_LIMIT_EXCEEDED: false,
+  TOOL_CALL_LIMIT_EXCEEDED: false,
+  OUTPUT_LIMIT_EXCEEDED: false,
+  RESULT_LIMIT_EXCEEDED: false,
+  SERIALIZATION_ERROR: false,
+  SOURCE_LIMIT_EXCEEDED: false,
+  INVALID_ARGUMENT: false,
+  CANCELLED: false,
+  OVERLOADED: true,
+  QUEUE_TIMEOUT: true,
+  WORKER_CRASHED: true,
+  QUARANTINED: false,
+  CLOSED: false,
+  NONDETERMINISTIC_REPLAY: false,
+} as const;
+
+/** A failure's code: what callers match on. */
+export type ErrorCode = keyof typeof RETRYABLE;
+
+/** A failed execution, as data. */
+export interface ExecutionError {
+  /** The error's name as the script saw it (`TypeError`), or `EnclaveError` where the script threw nothing. */
+  readonly name: string;
+  readonly code: ErrorCode;
+  readonly message: string;
+  /** The script's own frames only, with its own lines and columns. */
+  readonly stack?: string;
+  /** True if sending the same run again later may succeed. Always false when `outcome` is `unknown`. */
+  readonly retryable: boolean;
+  readonly outcome: Outcome;
+  /** With OVERLOADED and WORKER_CRASHED: how long to wait before trying again, in ms. */
+  readonly retryAfterMs?: number;
+}
+
+/** The parts of an {@link ExecutionError} that have no default. */
+export interface ErrorParts {
+  readonly name?: string | undefined;
+  readonly message: string;
+  readonly stack?: string | undefined;
+  readonly outcome: Outcome;
+  readonly retryAfterMs?: number | undefined;
+}
+
+/** Build the error part of a result. An outcome in doubt is never retryable: a retry might do things twice. */
+export function executionError(code: ErrorCode, parts: ErrorParts): ExecutionError {
+  return {
+    name: parts.name ?? 'EnclaveError',
+    code,
+    message: parts.message,
+    ...(parts.stack === undefined ? {} : { stack: parts.stack }),
+    retryable: RETRYABLE[code] && parts.outcome !== 'unknown',
+    outcome: parts.outcome,
+    ...(parts.retryAfterMs === undefined ? {} : { retryAfterMs: parts.retryAfterMs }),
+  };
+}
+
+/** Thrown for misuse of the API: `code` says which rule, `message` names the argument that broke it. */
+export class EnclaveError extends Error {
+  override readonly name = 'EnclaveError';
+  readonly code: ErrorCode;
+  readonly retryable: boolean;
+  readonly outcome: Outcome;
+  /** The option or argument that was wrong, where there is one. */
+  readonly key: string | undefined;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { readonly cause?: unknown; readonly key?: string; readonly outcome?: Outcome } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.retryable = RETRYABLE[code];
+    this.outcome = options.outcome ?? 'not_started';
+    this.key = options.key;
+  }
+}
+
+/** An {@link EnclaveError} for an argument or option that breaks a rule. */
+export function invalidArgument(key: string, rule: string, cause?: unknown): EnclaveError {
+  return new EnclaveError('INVALID_ARGUMENT', `${key}: ${rule}`, {
+    key,
+    ...(cause === undefined ? {} : { cause }),
+  });
+}

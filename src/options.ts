@@ -1,0 +1,206 @@
+/**
+ * Every numeric option, in one place: meaning, unit, default, range and the rules between options.
+ *
+ * Resolution reads each key by itself, so an explicit `undefined` means "the default" and never erases one.
+ * Unknown keys and values out of range are refused with a message that names the key.
+ */
+import os from 'node:os';
+import { invalidArgument } from './errors.ts';
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+interface NumberRule {
+  readonly default: number;
+  readonly min: number;
+  readonly max: number;
+  readonly unit: 'ms' | 'bytes' | 'count';
+}
+
+/** What one execution may use. */
+export interface Limits {
+  /** Wall-clock time from its start in a worker, waiting for tools included, in ms. Default 30,000; 1 to 3,600,000. At the limit: EXECUTION_TIMEOUT. */
+  readonly timeoutMs?: number | undefined;
+  /** CPU time inside the isolate, in ms. Default 5,000; 1 to 3,600,000. At the limit: CPU_LIMIT_EXCEEDED. */
+  readonly cpuMs?: number | undefined;
+  /** Heap of the isolate, in bytes, rounded up to whole MiB. Default 64 MiB, or half of `maxWorkerMemory` if that is less; 8 MiB to 4 GiB. At the limit: MEMORY_LIMIT_EXCEEDED. */
+  readonly memoryBytes?: number | undefined;
+  /** Tool calls in all. Default 100; 0 to 100,000. The call after the last allowed ends the execution: TOOL_CALL_LIMIT_EXCEEDED. */
+  readonly maxToolCalls?: number | undefined;
+  /** Tool handlers running at once; further calls wait in order. Default 16; 1 to 1,000. */
+  readonly maxConcurrentToolCalls?: number | undefined;
+  /** Source text, in bytes of UTF-8. Default 256 KiB; 1 byte to 8 MiB. Over it: SOURCE_LIMIT_EXCEEDED, nothing ran. */
+  readonly maxSourceBytes?: number | undefined;
+  /** The returned value as JSON, in bytes. Default 1 MiB; 1 byte to 16 MiB. Over it: RESULT_LIMIT_EXCEEDED. */
+  readonly maxResultBytes?: number | undefined;
+  /** Everything written to the console, in bytes of UTF-8. Default 1 MiB; 0 to 16 MiB. Over it: OUTPUT_LIMIT_EXCEEDED. */
+  readonly maxOutputBytes?: number | undefined;
+  /** One value that crosses into or out of the script by a tool call, or as `input`, as JSON, in bytes. Default 1 MiB; 1 byte to 16 MiB. Over it: the call fails with a catchable error. */
+  readonly maxToolPayloadBytes?: number | undefined;
+}
+
+export const LIMIT_RULES = {
+  timeoutMs: { default: 30_000, min: 1, max: 3_600_000, unit: 'ms' },
+  cpuMs: { default: 5_000, min: 1, max: 3_600_000, unit: 'ms' },
+  memoryBytes: { default: 64 * MiB, min: 8 * MiB, max: 4096 * MiB, unit: 'bytes' },
+  maxToolCalls: { default: 100, min: 0, max: 100_000, unit: 'count' },
+  maxConcurrentToolCalls: { default: 16, min: 1, max: 1_000, unit: 'count' },
+  maxSourceBytes: { default: 256 * KiB, min: 1, max: 8 * MiB, unit: 'bytes' },
+  maxResultBytes: { default: MiB, min: 1, max: 16 * MiB, unit: 'bytes' },
+  maxOutputBytes: { default: MiB, min: 0, max: 16 * MiB, unit: 'bytes' },
+  maxToolPayloadBytes: { default: MiB, min: 1, max: 16 * MiB, unit: 'bytes' },
+} as const satisfies Record<keyof Limits, NumberRule>;
+
+export type ResolvedLimits = { readonly [K in keyof typeof LIMIT_RULES]: number };
+
+/** How a worker pool is sized, bounded and supervised. */
+export interface WorkerPoolOptions {
+  /** Most worker processes at once (one more while a recycled worker is replaced). Default `recommendedPoolSize('mixed')`; 1 to 256. */
+  readonly poolSize?: number | undefined;
+  /** Workers kept even when idle. Default 1; 0 to `poolSize`. */
+  readonly minWorkers?: number | undefined;
+  /** Resident memory of one worker process, in bytes. Default 256 MiB; 96 MiB to 64 GiB. Over it between executions the worker is recycled; over it during one it is killed. */
+  readonly maxWorkerMemory?: number | undefined;
+  /** Recycle a worker after this many executions. Default 1,000; 1 to 1,000,000,000. The replacement is ready before the old worker drains, so the last executions before a recycle may pass the number. */
+  readonly maxExecutionsPerWorker?: number | undefined;
+  /** Let a worker go after this long without an execution, in ms (down to `minWorkers`). Default 60,000; 1 to 86,400,000. */
+  readonly idleTimeout?: number | undefined;
+  /** Executions waiting for a worker. Default 1,000; 0 to 1,000,000. Over it: OVERLOADED at once. */
+  readonly maxQueueLength?: number | undefined;
+  /** Longest wait for a worker, in ms. Default 30,000; 1 to 3,600,000. Over it: QUEUE_TIMEOUT. */
+  readonly queueTimeoutMs?: number | undefined;
+  /** Executions aboard one worker at once: one or two run, the others wait for tools. Default 16; 1 to 1,024. */
+  readonly maxConcurrentPerWorker?: number | undefined;
+  /** Isolates kept warm for tenants in one worker, the least recently used let go first. Default 16; 0 to 4,096. */
+  readonly maxWarmIsolates?: number | undefined;
+  /** Crashes of workers allowed within `restartWindowMs` before the pool gives up for a while (see `stats().status`). Default 50; 0 to 1,000,000. */
+  readonly maxRestarts?: number | undefined;
+  /** The window of `maxRestarts`, in ms. Default 10,000; 1 to 86,400,000. */
+  readonly restartWindowMs?: number | undefined;
+  /** Longest start of a worker, in ms. Default 15,000; 100 to 600,000. A worker that is not ready by then is killed and counts as a crash. */
+  readonly startTimeoutMs?: number | undefined;
+  /** Crashes of a worker in a row with one script alone aboard before that script is refused as QUARANTINED. Default 3; 1 to 1,000. */
+  readonly quarantineAfter?: number | undefined;
+  /** Tool results kept per execution so that it can go on in another worker after a crash, in bytes. Default 4 MiB; 0 to 256 MiB. An execution that passed it ends as WORKER_CRASHED instead. */
+  readonly maxReplayBytes?: number | undefined;
+  /** Run workers under this user id. Needs a parent that may change it (root). Default: the parent's own. */
+  readonly uid?: number | undefined;
+  /** Run workers under this group id. Needs a parent that may change it (root). Default: the parent's own. */
+  readonly gid?: number | undefined;
+}
+
+export const POOL_RULES = {
+  poolSize: { default: 0, min: 1, max: 256, unit: 'count' },
+  minWorkers: { default: 1, min: 0, max: 256, unit: 'count' },
+  maxWorkerMemory: { default: 256 * MiB, min: 96 * MiB, max: 65_536 * MiB, unit: 'bytes' },
+  maxExecutionsPerWorker: { default: 1_000, min: 1, max: 1_000_000_000, unit: 'count' },
+  idleTimeout: { default: 60_000, min: 1, max: 86_400_000, unit: 'ms' },
+  maxQueueLength: { default: 1_000, min: 0, max: 1_000_000, unit: 'count' },
+  queueTimeoutMs: { default: 30_000, min: 1, max: 3_600_000, unit: 'ms' },
+  maxConcurrentPerWorker: { default: 16, min: 1, max: 1_024, unit: 'count' },
+  maxWarmIsolates: { default: 16, min: 0, max: 4_096, unit: 'count' },
+  maxRestarts: { default: 50, min: 0, max: 1_000_000, unit: 'count' },
+  restartWindowMs: { default: 10_000, min: 1, max: 86_400_000, unit: 'ms' },
+  startTimeoutMs: { default: 15_000, min: 100, max: 600_000, unit: 'ms' },
+  quarantineAfter: { default: 3, min: 1, max: 1_000, unit: 'count' },
+  maxReplayBytes: { default: 4 * MiB, min: 0, max: 256 * MiB, unit: 'bytes' },
+} as const satisfies Record<Exclude<keyof WorkerPoolOptions, 'uid' | 'gid'>, NumberRule>;
+
+export type ResolvedPoolOptions = { readonly [K in keyof typeof POOL_RULES]: number } & {
+  readonly uid: number | undefined;
+  readonly gid: number | undefined;
+};
+
+/** Kinds of work that {@link recommendedPoolSize} tells apart. */
+export type Workload = 'cpu' | 'io' | 'mixed';
+
+/**
+ * The guide's pool sizes: CPU cores for CPU-heavy scripts, twice that for scripts that mostly wait for tools,
+ * one and a half times for a mix; never less than 2.
+ */
+export function recommendedPoolSize(workload: Workload, cores: number = os.availableParallelism()): number {
+  const factor = { cpu: 1, io: 2, mixed: 1.5 }[workload];
+  if (factor === undefined)
+    throw invalidArgument('workload', `must be 'cpu', 'io' or 'mixed', not ${String(workload)}`);
+  return Math.max(2, Math.floor(cores * factor));
+}
+
+/** Resolve limits: `given` over `base`, each value checked. Throws INVALID_ARGUMENT naming the key. */
+export function resolveLimits(
+  given: Limits | undefined,
+  base: ResolvedLimits,
+  path = 'limits',
+): ResolvedLimits {
+  if (given === undefined) return base;
+  return resolveNumbers(LIMIT_RULES, given, path, base);
+}
+
+/** The limits of an execution for which nothing was said, in workers of the given size. */
+export function defaultLimits(maxWorkerMemory: number): ResolvedLimits {
+  const limits = resolveNumbers(LIMIT_RULES, {}, 'limits');
+  return { ...limits, memoryBytes: Math.min(limits.memoryBytes, Math.floor(maxWorkerMemory / 2)) };
+}
+
+/** Resolve pool options. Throws INVALID_ARGUMENT naming the key or the pair of keys that contradict each other. */
+export function resolvePoolOptions(given: WorkerPoolOptions = {}): ResolvedPoolOptions {
+  checkRecord(given, 'options');
+  const { uid, gid, ...numbers } = given;
+  const resolved = resolveNumbers(
+    { ...POOL_RULES, poolSize: { ...POOL_RULES.poolSize, default: recommendedPoolSize('mixed') } },
+    numbers,
+    'options',
+  );
+  const minWorkers =
+    given.minWorkers === undefined ? Math.min(resolved.minWorkers, resolved.poolSize) : resolved.minWorkers;
+  if (minWorkers > resolved.poolSize) {
+    throw invalidArgument('options.minWorkers', `${minWorkers} is more than poolSize (${resolved.poolSize})`);
+  }
+  for (const [key, id] of Object.entries({ uid, gid })) {
+    if (id !== undefined && (!Number.isInteger(id) || id < 0)) {
+      throw invalidArgument(
+        `options.${key}`,
+        `must be a user or group id (a whole number from 0), not ${String(id)}`,
+      );
+    }
+  }
+  return { ...resolved, minWorkers, uid, gid };
+}
+
+function resolveNumbers<R extends Record<string, NumberRule>>(
+  rules: R,
+  given: { readonly [K in keyof R]?: number | undefined },
+  path: string,
+  base?: { readonly [K in keyof R]: number },
+): { readonly [K in keyof R]: number } {
+  checkRecord(given, path);
+  for (const key of Object.keys(given)) {
+    if (!Object.hasOwn(rules, key)) {
+      throw invalidArgument(
+        `${path}.${key}`,
+        `unknown option; known ones are ${Object.keys(rules).join(', ')}`,
+      );
+    }
+  }
+  const resolved: Record<string, number> = {};
+  for (const [key, rule] of Object.entries(rules)) {
+    const value = given[key];
+    if (value === undefined) {
+      resolved[key] = base?.[key] ?? rule.default;
+    } else if (!Number.isInteger(value) || value < rule.min || value > rule.max) {
+      const unit = rule.unit === 'count' ? '' : ` ${rule.unit}`;
+      throw invalidArgument(
+        `${path}.${key}`,
+        `must be a whole number from ${rule.min} to ${rule.max}${unit}, not ${String(value)}`,
+      );
+    } else {
+      resolved[key] = value;
+    }
+  }
+  return resolved as { readonly [K in keyof R]: number };
+}
+
+function checkRecord(value: unknown, path: string): void {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalidArgument(path, 'must be an object');
+  }
+}
