@@ -1,0 +1,341 @@
+/**
+ * The embedded front door: run scripts, get results.
+ */
+import { createHash, getRandomValues } from 'node:crypto';
+import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import { v7 as uuid } from 'uuid';
+import type { ExecutionEvent } from '../actors/events.ts';
+import { createWorkerPoolAdapter, WorkerPoolAdapter } from './adapter.ts';
+import { EnclaveError, executionError, invalidArgument } from './errors.ts';
+import { logPool } from './ops/logs.ts';
+import { type EnclaveMetrics, meter } from './ops/metrics.ts';
+import { defaultLimits, type Limits, type ResolvedLimits, resolveLimits } from './options.ts';
+import type { ExecutionResult } from './result.ts';
+import { Execution, type ToolPort } from './sandbox/execution.ts';
+import type { Isolation } from './sandbox/messages.ts';
+import type { PoolStats, WorkerPool } from './sandbox/pool.ts';
+import { canonicalToolName, type Tool } from './tools/define.ts';
+import { callTool } from './tools/dispatch.ts';
+import {
+  type AllowList,
+  createAllowList,
+  createToolRegistry,
+  type ToolHandler,
+  type ToolRegistry,
+} from './tools/registry.ts';
+
+const ISOLATIONS: readonly Isolation[] = ['process', 'execution', 'context', 'realm'];
+const ENCLAVE_KEYS = ['adapter', 'toolHandler', 'tools', 'limits', 'isolation', 'logger', 'registry'];
+const RUN_KEYS = ['input', 'limits', 'signal', 'tenant', 'tools', 'isolation', 'onEvent', 'seed'];
+const MAX_TENANT_LENGTH = 256;
+
+export interface EnclaveConfig {
+  /** Where scripts run. Default: a worker pool of its own with default options. */
+  readonly adapter?: WorkerPoolAdapter | undefined;
+  /** Serves every tool that is not in `tools`. Default: such tools are unknown to scripts. */
+  readonly toolHandler?: ToolHandler | undefined;
+  /** Tools made by `defineTool`. Default: none. */
+  readonly tools?: readonly Tool[] | undefined;
+  /** Limits of every run that does not set its own. */
+  readonly limits?: Limits | undefined;
+  /** How far executions are kept apart. Default `'context'`. See README, "Isolation". */
+  readonly isolation?: Isolation | undefined;
+  /** A pino logger. Default: silent. Script text and tool arguments are never logged. */
+  readonly logger?: Logger | undefined;
+  /** A prom-client registry that gets the `enclave_*` metrics. Default: none. Enclaves may share one. */
+  readonly registry?: Registry | undefined;
+}
+
+export interface RunOptions {
+  /** JSON data that the script sees as `input`. At most `maxToolPayloadBytes` as JSON. Default: undefined. */
+  readonly input?: unknown;
+  /** Limits of this run, over the Enclave's. */
+  readonly limits?: Limits | undefined;
+  /** Ends the run as CANCELLED when it is aborted. */
+  readonly signal?: AbortSignal | undefined;
+  /** On whose behalf: 1 to 256 characters. Isolates are kept per tenant and never shared between tenants. Default: the Enclave's own tenant. */
+  readonly tenant?: string | undefined;
+  /** The only tools that this script may call, by name. Default: all. */
+  readonly tools?: readonly string[] | undefined;
+  /** Overrides the Enclave's `isolation`. */
+  readonly isolation?: Isolation | undefined;
+  /** Called with every event of the execution, in order, while it happens. What it throws is dropped and logged. */
+  readonly onEvent?: ((event: ExecutionEvent) => void) | undefined;
+  /** Seeds `Math.random` in the script. Default: a random seed. */
+  readonly seed?: string | number | undefined;
+}
+
+/** Totals of one Enclave, and the state of the pool that it uses. */
+export interface EnclaveStats extends PoolStats {
+  /** Runs that ended with a value. */
+  readonly succeeded: number;
+  /** Runs that ended with an error. */
+  readonly failed: number;
+}
+
+let enclaves = 0;
+
+/**
+ * Runs untrusted scripts in a pool of supervised worker processes.
+ *
+ * `run` rejects only on misuse (an EnclaveError naming the argument); whatever a script does is in the result.
+ * Dispose of it when you are done; an idle Enclave does not keep the process alive.
+ */
+export class Enclave implements AsyncDisposable {
+  readonly #adapter: WorkerPoolAdapter;
+  readonly #pool: WorkerPool;
+  readonly #registry: ToolRegistry;
+  readonly #limits: ResolvedLimits;
+  readonly #isolation: Isolation;
+  readonly #logger: Logger | undefined;
+  readonly #metrics: EnclaveMetrics | undefined;
+  readonly #stopObserving: () => void;
+  /** Keeps the isolates of Enclaves that share a pool apart. */
+  readonly #realm = `${++enclaves}`;
+  readonly #active = new Set<Execution>();
+  readonly #everyTool: AllowList;
+  #succeeded = 0;
+  #failed = 0;
+  #disposed: Promise<void> | undefined;
+
+  /** @throws EnclaveError INVALID_ARGUMENT naming the option that is wrong. */
+  constructor(config: EnclaveConfig = {}) {
+    checkKeys(config, ENCLAVE_KEYS, 'config');
+    if (config.adapter !== undefined && !(config.adapter instanceof WorkerPoolAdapter)) {
+      throw invalidArgument('config.adapter', 'must be made by createWorkerPoolAdapter');
+    }
+    this.#registry = createToolRegistry({ tools: config.tools, toolHandler: config.toolHandler });
+    this.#everyTool = createAllowList(undefined, this.#registry);
+    this.#isolation = checkIsolation(config.isolation, 'config.isolation') ?? 'context';
+    this.#adapter = config.adapter ?? createWorkerPoolAdapter();
+    const { maxWorkerMemory } = this.#adapter.options;
+    this.#limits = checkMemory(
+      resolveLimits(config.limits, defaultLimits(maxWorkerMemory), 'config.limits'),
+      maxWorkerMemory,
+    );
+    this.#logger = config.logger;
+    this.#pool = this.#adapter.attach();
+    this.#metrics = config.registry === undefined ? undefined : meter(config.registry, this.#pool);
+    this.#stopObserving =
+      config.logger === undefined ? () => undefined : this.#pool.observe(logPool(config.logger));
+  }
+
+  /**
+   * Run a script: the body of an async function in JavaScript or TypeScript.
+   *
+   * Delivery: a script is started once, and again only after its worker was lost; a tool handler is called at
+   * most once per call. Rejects with an EnclaveError INVALID_ARGUMENT on misuse.
+   */
+  async run<T = unknown>(code: string, options: RunOptions = {}): Promise<ExecutionResult<T>> {
+    if (typeof code !== 'string') throw invalidArgument('code', `must be a string, not ${typeof code}`);
+    const prepared = this.#prepare(code, options);
+    const { signal } = options;
+    const refused = this.#refuseEarly(prepared.id, code, prepared.limits, signal);
+    if (refused !== undefined) {
+      this.#failed++;
+      this.#metrics?.ended(refused);
+      return refused;
+    }
+    return new Promise((resolve) => {
+      let execution: Execution | undefined;
+      const cancel = (): void => {
+        if (execution !== undefined) this.#pool.cancel(execution, 'The caller aborted the run');
+      };
+      execution = new Execution({
+        ...prepared,
+        source: code,
+        onEnd: (result) => {
+          signal?.removeEventListener('abort', cancel);
+          if (execution !== undefined) this.#active.delete(execution);
+          if (result.success) this.#succeeded++;
+          else this.#failed++;
+          this.#metrics?.ended(result);
+          resolve(result as ExecutionResult<T>);
+        },
+      });
+      this.#active.add(execution);
+      signal?.addEventListener('abort', cancel, { once: true });
+      this.#pool.submit(execution);
+    });
+  }
+
+  /** Totals since the Enclave was made, and the state of its pool now. */
+  stats(): EnclaveStats {
+    return { ...this.#pool.stats(), succeeded: this.#succeeded, failed: this.#failed };
+  }
+
+  /**
+   * End every run of this Enclave as CLOSED, and the pool if no other Enclave uses it. Resolves when its
+   * processes are gone. Safe to call again; a run after it ends as CLOSED.
+   */
+  dispose(): Promise<void> {
+    this.#disposed ??= (async () => {
+      for (const execution of this.#active) this.#pool.abandon(execution);
+      this.#metrics?.stop();
+      await this.#adapter.detach();
+      this.#stopObserving();
+    })();
+    return this.#disposed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  #prepare(code: string, options: RunOptions) {
+    checkKeys(options, RUN_KEYS, 'options');
+    const { tenant, onEvent, signal, seed } = options;
+    if (
+      tenant !== undefined &&
+      (typeof tenant !== 'string' || tenant === '' || tenant.length > MAX_TENANT_LENGTH)
+    ) {
+      throw invalidArgument('options.tenant', `must be a string of 1 to ${MAX_TENANT_LENGTH} characters`);
+    }
+    if (onEvent !== undefined && typeof onEvent !== 'function')
+      throw invalidArgument('options.onEvent', 'must be a function');
+    if (signal !== undefined && !(signal instanceof AbortSignal))
+      throw invalidArgument('options.signal', 'must be an AbortSignal');
+    const { maxWorkerMemory, maxReplayBytes } = this.#adapter.options;
+    const limits =
+      options.limits === undefined
+        ? this.#limits
+        : checkMemory(resolveLimits(options.limits, this.#limits, 'options.limits'), maxWorkerMemory);
+    const tenantKey = tenant === undefined ? this.#realm : `${this.#realm}:${tenant}`;
+    return {
+      id: uuid(),
+      input: inputJson(options.input, limits.maxToolPayloadBytes),
+      tenantKey,
+      tenant,
+      key: `${tenantKey}#${createHash('sha1').update(code).digest('base64')}`,
+      isolation: checkIsolation(options.isolation, 'options.isolation') ?? this.#isolation,
+      limits,
+      seed: seedWords(seed),
+      maxReplayBytes,
+      tools: this.#toolPort(options.tools, limits),
+      onEvent: onEvent === undefined ? undefined : this.#guarded(onEvent),
+    };
+  }
+
+  #refuseEarly(
+    executionId: string,
+    code: string,
+    limits: ResolvedLimits,
+    signal: AbortSignal | undefined,
+  ): ExecutionResult<never> | undefined {
+    if (this.#disposed !== undefined) return refusal(executionId, 'CLOSED', 'The Enclave was disposed of');
+    if (signal?.aborted === true)
+      return refusal(executionId, 'CANCELLED', 'The caller aborted the run before it began');
+    const { maxSourceBytes } = limits;
+    if (code.length <= maxSourceBytes / 3) return undefined;
+    const bytes = Buffer.byteLength(code);
+    if (bytes <= maxSourceBytes) return undefined;
+    return refusal(
+      executionId,
+      'SOURCE_LIMIT_EXCEEDED',
+      `The source is ${bytes} bytes, more than maxSourceBytes (${maxSourceBytes})`,
+    );
+  }
+
+  #toolPort(allowed: readonly string[] | undefined, { maxToolPayloadBytes }: ResolvedLimits): ToolPort {
+    const mayCall = allowed === undefined ? this.#everyTool : createAllowList(allowed, this.#registry);
+    return {
+      call: (name, argsJson, { signal, ...call }) => {
+        const canonical = canonicalToolName(name);
+        const tool = canonical !== undefined && mayCall(canonical) ? this.#registry.resolve(name) : undefined;
+        if (tool === undefined) return undefined;
+        return callTool(tool, argsJson, call, { maxPayloadBytes: maxToolPayloadBytes, signal });
+      },
+    };
+  }
+
+  #guarded(onEvent: (event: ExecutionEvent) => void): (event: ExecutionEvent) => void {
+    return (event) => {
+      try {
+        onEvent(event);
+      } catch (error) {
+        this.#logger?.error(
+          { err: error, executionId: event.sessionId, type: event.type },
+          'an event listener threw',
+        );
+      }
+    };
+  }
+}
+
+function refusal(
+  executionId: string,
+  code: 'CLOSED' | 'CANCELLED' | 'SOURCE_LIMIT_EXCEEDED',
+  message: string,
+): ExecutionResult<never> {
+  const now = Date.now();
+  return {
+    success: false,
+    executionId,
+    error: executionError(code, { message, outcome: 'not_started' }),
+    stats: {
+      duration: 0,
+      cpuTime: 0,
+      toolCallCount: 0,
+      startTime: now,
+      endTime: now,
+      queueTime: 0,
+      memoryUsage: 0,
+      attempts: 0,
+    },
+    toolCalls: [],
+  };
+}
+
+function inputJson(input: unknown, maxBytes: number): string {
+  if (input === undefined) return '';
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(input);
+  } catch (error) {
+    throw invalidArgument('options.input', 'is not JSON data', error);
+  }
+  if (json === undefined) throw invalidArgument('options.input', `is not JSON data but a ${typeof input}`);
+  if (Buffer.byteLength(json) > maxBytes)
+    throw invalidArgument('options.input', `is larger than maxToolPayloadBytes (${maxBytes})`);
+  return json;
+}
+
+function seedWords(seed: string | number | undefined): readonly [number, number, number, number] {
+  const words = new Uint32Array(4);
+  if (seed === undefined) {
+    getRandomValues(words);
+  } else if (typeof seed === 'string' || (typeof seed === 'number' && Number.isFinite(seed))) {
+    const digest = createHash('sha256').update(String(seed)).digest();
+    for (let index = 0; index < 4; index++) words[index] = digest.readUInt32LE(index * 4);
+  } else {
+    throw invalidArgument('options.seed', 'must be a string or a finite number');
+  }
+  return [words[0] ?? 0, words[1] ?? 0, words[2] ?? 0, words[3] ?? 0];
+}
+
+function checkIsolation(isolation: Isolation | undefined, key: string): Isolation | undefined {
+  if (isolation !== undefined && !ISOLATIONS.includes(isolation)) {
+    throw invalidArgument(key, `must be one of ${ISOLATIONS.join(', ')}, not ${String(isolation)}`);
+  }
+  return isolation;
+}
+
+function checkMemory(limits: ResolvedLimits, maxWorkerMemory: number): ResolvedLimits {
+  if (limits.memoryBytes > maxWorkerMemory) {
+    throw new EnclaveError(
+      'INVALID_ARGUMENT',
+      `limits.memoryBytes: ${limits.memoryBytes} is more than maxWorkerMemory (${maxWorkerMemory}), which holds for the whole worker process`,
+      { key: 'limits.memoryBytes' },
+    );
+  }
+  return limits;
+}
+
+function checkKeys(value: object, known: readonly string[], path: string): void {
+  if (typeof value !== 'object' || value === null) throw invalidArgument(path, 'must be an object');
+  for (const key of Object.keys(value)) {
+    if (!known.includes(key))
+      throw invalidArgument(`${path}.${key}`, `unknown option; known ones are ${known.join(', ')}`);
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * The guide's metrics, in a registry that the user provides. The only module that imports prom-client.
+ *
+ * Enclaves may share a registry: a metric that is there already is used again.
+ */
+import {
+  Counter,
+  type CounterConfiguration,
+  Gauge,
+  type GaugeConfiguration,
+  Histogram,
+  type HistogramConfiguration,
+  type Registry,
+} from 'prom-client';
+import type { ExecutionResult } from '../result.ts';
+import type { PoolObserver, WorkerPool } from '../sandbox/pool.ts';
+
+/** The window of `enclave_executions_per_second`, in seconds. */
+const WINDOW_S = 10;
+/** The runtime's name in labels: an Enclave has one, its pool. */
+const RUNTIME = 'embedded';
+
+export interface EnclaveMetrics {
+  readonly ended: (result: ExecutionResult) => void;
+  /** Stop reporting the pool. */
+  readonly stop: () => void;
+}
+
+/** Register the `enclave_*` metrics of a pool. */
+export function meter(registry: Registry, pool: WorkerPool): EnclaveMetrics {
+  const shared = sharedMetrics(registry);
+  const recent: number[] = Array.from({ length: WINDOW_S }, () => 0);
+  const seconds: number[] = Array.from({ length: WINDOW_S }, () => 0);
+  const collect = (): void => {
+    const stats = pool.stats();
+    const now = Math.floor(performance.now() / 1_000);
+    const count = recent.reduce(
+      (sum, value, index) => sum + (now - (seconds[index] ?? 0) < WINDOW_S ? value : 0),
+      0,
+    );
+    shared.perSecond.set(count / WINDOW_S);
+    shared.queueDepth.set({ runtime: RUNTIME }, stats.queueLength);
+    shared.health.set({ runtime_id: RUNTIME }, stats.status === 'open' ? 1 : 0);
+    shared.active.set(stats.active);
+    for (const worker of stats.workers) shared.memory.set({ worker_id: worker.id }, worker.memoryBytes);
+  };
+  const observer: PoolObserver = {
+    workerReady: () => undefined,
+    workerRetired: (slot, reason) => {
+      shared.memory.remove({ worker_id: slot });
+      shared.retired.inc({ reason });
+    },
+    escalated: () => undefined,
+    violation: () => undefined,
+  };
+  const stopObserving = pool.observe(observer);
+  collectors(registry).add(collect);
+  return {
+    ended: (result) => {
+      const now = Math.floor(performance.now() / 1_000);
+      const index = now % WINDOW_S;
+      if (seconds[index] !== now) {
+        seconds[index] = now;
+        recent[index] = 0;
+      }
+      recent[index] = (recent[index] ?? 0) + 1;
+      const code = result.success ? 'OK' : result.error.code;
+      shared.total.inc({ outcome: result.success ? 'completed' : result.error.outcome, code });
+      shared.latency.observe((result.stats.queueTime + result.stats.duration) / 1_000);
+    },
+    stop: () => {
+      collectors(registry).delete(collect);
+      stopObserving();
+    },
+  };
+}
+
+/** What reads the pools when the registry is scraped, per registry. */
+const collectorsOf = new WeakMap<Registry, Set<() => void>>();
+function collectors(registry: Registry): Set<() => void> {
+  let found = collectorsOf.get(registry);
+  if (found === undefined) {
+    found = new Set();
+    collectorsOf.set(registry, found);
+  }
+  return found;
+}
+
+function sharedMetrics(registry: Registry) {
+  const all = collectors(registry);
+  const gauge = <L extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    collect?: () => void,
+  ): Gauge<L> => {
+    const options: GaugeConfiguration<L> = {
+      name,
+      help,
+      labelNames,
+      registers: [registry],
+      ...(collect === undefined ? {} : { collect }),
+    };
+    return (registry.getSingleMetric(name) as Gauge<L> | undefined) ?? new Gauge<L>(options);
+  };
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[]): Counter<L> => {
+    const options: CounterConfiguration<L> = { name, help, labelNames, registers: [registry] };
+    return (registry.getSingleMetric(name) as Counter<L> | undefined) ?? new Counter<L>(options);
+  };
+  const latencyName = 'enclave_execution_latency_seconds';
+  const latencyOptions: HistogramConfiguration<never> = {
+    name: latencyName,
+    help: 'Execution latency in seconds',
+    buckets: [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers: [registry],
+  };
+  return {
+    // The first gauge that a scrape reads brings all of them up to date.
+    perSecond: gauge('enclave_executions_per_second', 'Executions per second over the last 10 s', [], () => {
+      for (const collect of all) collect();
+    }),
+    total: counter('enclave_executions_total', 'Executions that ended, by outcome and code', [
+      'outcome',
+      'code',
+    ]),
+    latency:
+      (registry.getSingleMetric(latencyName) as Histogram | undefined) ?? new Histogram(latencyOptions),
+    queueDepth: gauge('enclave_queue_depth', 'Number of pending executions', ['runtime']),
+    health: gauge('enclave_runtime_health', 'Runtime health status (1=healthy, 0=unhealthy)', ['runtime_id']),
+    memory: gauge('enclave_worker_memory_bytes', 'Worker memory usage in bytes', ['worker_id']),
+    active: gauge('enclave_active_executions', 'Executions aboard a worker now', []),
+    retired: counter('enclave_worker_retirements_total', 'Workers that are gone, by reason', ['reason']),
+  };
+}

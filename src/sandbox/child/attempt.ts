@@ -1,0 +1,255 @@
+/**
+ * One attempt at an execution, in the worker: drives the guest entry by entry and tells the parent each step.
+ *
+ * Most scripts take a fraction of a millisecond, so an attempt first runs on the worker's own thread, where an
+ * entry costs a few microseconds, but never longer than a quantum: an entry that passes it is stopped, its
+ * isolate thrown away, and the parent starts the execution again on a thread of its own, where it may use its
+ * whole budget without keeping neighbours waiting. Nothing is lost by that: an execution is a function of its
+ * source, input, seed and deliveries, and the parent drops what it has already seen.
+ *
+ * Invariants:
+ *  A1  Every attempt reports exactly one end: a step with an end, `stopped`, or `preempted`.
+ *  A2  The kind of an end comes from what this process did or measured, never from the text of an error.
+ *  A3  One delivery per entry; the microtasks it causes run before the next.
+ */
+
+import { BODY_LINE_OFFSET, SCRIPT_NAME } from '../guest/prelude.ts';
+import type { Delivery, StartMessage, StopCode, Usage } from '../messages.ts';
+import { type Cell, dispose, type IsolateCache } from './isolates.ts';
+import { looksLikeTypeScript, StripError, type Stripped, stripTypes } from './strip.ts';
+
+/** Longest entry on the worker's own thread, in ms. */
+const QUANTUM_MS = 25;
+/** Longest `take`, in ms: it runs our own code only. */
+const TAKE_MS = 1_000;
+/** How often the CPU time of threaded attempts is read, in ms. */
+export const CPU_CHECK_MS = 10;
+
+type Entry = readonly (string | number)[];
+
+export interface AttemptHost {
+  readonly cache: IsolateCache;
+  readonly send: (text: string) => void;
+  readonly onEnd: (attempt: Attempt) => void;
+  readonly maxFrameBytes: number;
+}
+
+export class Attempt {
+  readonly id: number;
+  readonly #start: StartMessage;
+  readonly #host: AttemptHost;
+  readonly #cell: Cell;
+  readonly #cpuBase: bigint;
+  #entries: Entry[] = [];
+  #phase: 'idle' | 'inside' | 'over' = 'idle';
+  #stripped = false;
+  #cpuSeen = 0;
+  #applied = 0;
+
+  constructor(start: StartMessage, host: AttemptHost) {
+    this.id = start.x;
+    this.#start = start;
+    this.#host = host;
+    this.#cell = host.cache.acquire(start.isolation, start.tenant, start.memoryBytes);
+    this.#cpuBase = this.#cell.isolate.cpuTime;
+  }
+
+  get cell(): Cell {
+    return this.#cell;
+  }
+
+  /** True if a thread of its own runs the script, and nothing but `checkCpu` bounds its CPU time. */
+  get threaded(): boolean {
+    return this.#start.threaded;
+  }
+
+  begin(): void {
+    const { source } = this.#start;
+    if (looksLikeTypeScript(source)) return this.#beginStripped();
+    this.#enqueueBegin({ code: source, map: undefined });
+    this.#pump();
+  }
+
+  deliver(deliveries: readonly Delivery[]): void {
+    if (this.#phase === 'over') return;
+    for (const delivery of deliveries) this.#entries.push(['deliver', ...delivery]);
+    this.#pump();
+  }
+
+  /** Stop the script wherever it is. */
+  cancel(): void {
+    this.#stop('CANCELLED', '');
+  }
+
+  /** Stop a threaded script that has used up its CPU time. */
+  checkCpu(): void {
+    if (this.#phase === 'inside' && this.#cpu() >= this.#start.cpuMs) this.#stopForCpu();
+  }
+
+  #enqueueBegin(stripped: Stripped): void {
+    const { config, input, deliveries } = this.#start;
+    const full = stripped.map === undefined ? config : { ...config, map: stripped.map };
+    this.#entries = [['begin', stripped.code, input, JSON.stringify(full)]];
+    for (const delivery of deliveries) this.#entries.push(['deliver', ...delivery]);
+  }
+
+  #beginStripped(): void {
+    this.#stripped = true;
+    try {
+      this.#enqueueBegin(stripTypes(this.#start.source));
+    } catch (error) {
+      if (!(error instanceof StripError)) throw error;
+      return this.#stopForSyntax(error);
+    }
+    this.#pump();
+  }
+
+  /** Run waiting entries, one after the other, then report. */
+  #pump(): void {
+    if (this.#phase !== 'idle') return;
+    for (let entry = this.#entries.shift(); entry !== undefined; entry = this.#entries.shift()) {
+      if (entry[0] === 'deliver') this.#applied++;
+      if (this.#start.threaded) return this.#enterThreaded(entry);
+      if (!this.#enterNow(entry)) return;
+    }
+    this.#report();
+  }
+
+  #enterNow(entry: Entry): boolean {
+    const left = this.#start.cpuMs - this.#cpu();
+    const timeout = Math.max(1, Math.min(QUANTUM_MS, Math.ceil(left)));
+    const began = performance.now();
+    try {
+      this.#cell.enter?.applySync(undefined, entry as (string | number)[], { timeout });
+    } catch {
+      if (this.#cell.isolate.isDisposed) return this.#stopForMemory();
+      if (performance.now() - began >= timeout - 1) {
+        if (this.#cpu() >= this.#start.cpuMs) return this.#stopForCpu();
+        this.#end(false);
+        this.#host.send(`{"t":"preempted","x":${this.id}}`);
+        return false;
+      }
+      // A rejection that nobody handled: it ends nothing by itself (README, "Inside a script").
+    }
+    return true;
+  }
+
+  #enterThreaded(entry: Entry): void {
+    this.#phase = 'inside';
+    const next = (): void => {
+      if (this.#phase === 'over') return;
+      this.#phase = 'idle';
+      if (this.#cell.isolate.isDisposed) this.#stopForMemory();
+      else this.#pump();
+    };
+    const running = this.#cell.enter?.apply(undefined, entry as (string | number)[]);
+    // Rejected: the isolate was disposed (then `next` sees it), or nobody handled a rejection of the script's.
+    Promise.resolve(running).then(next, next);
+  }
+
+  #report(): void {
+    let taken: string;
+    try {
+      taken = this.#cell.enter?.applySync(undefined, ['take'], { timeout: TAKE_MS }) ?? '';
+    } catch {
+      if (this.#cell.isolate.isDisposed) this.#stopForMemory();
+      else this.#stopForCpu();
+      return;
+    }
+    const status = taken[0];
+    if (status === 'S') {
+      if (this.#stripped) this.#stopForSyntax(undefined);
+      else this.#beginStripped();
+      return;
+    }
+    if (status !== 'E' && this.#cpu() >= this.#start.cpuMs) {
+      this.#stopForCpu();
+      return;
+    }
+    if (
+      taken.length * 3 > this.#host.maxFrameBytes &&
+      Buffer.byteLength(taken) + 200 > this.#host.maxFrameBytes
+    ) {
+      this.#stop(
+        'RESULT_LIMIT_EXCEEDED',
+        'What the script handed over at once is larger than a message may be',
+      );
+      return;
+    }
+    const cpu = this.#cpu();
+    const over = status === 'E';
+    const heap = over ? this.#end(true) : 0;
+    this.#host.send(
+      `{"t":"step","x":${this.id},"n":${this.#applied},"cpu":${cpu},"heap":${heap},"s":${taken.slice(1)}}`,
+    );
+  }
+
+  #stopForMemory(): false {
+    this.#stop('MEMORY_LIMIT_EXCEEDED', `The script used more than memoryBytes (${this.#start.memoryBytes})`);
+    return false;
+  }
+
+  #stopForCpu(): false {
+    this.#stop('CPU_LIMIT_EXCEEDED', `The script used more than cpuMs (${this.#start.cpuMs}) of CPU time`);
+    return false;
+  }
+
+  /** Report the better of two complaints: the parser that came further understood more of the text. */
+  #stopForSyntax(stripError: StripError | undefined): void {
+    const native = this.#nativeSyntaxError();
+    const further =
+      native === undefined ||
+      (stripError !== undefined &&
+        (stripError.line > native.line ||
+          (stripError.line === native.line && stripError.column > native.column)));
+    const { message, line, column } = (further ? stripError : native) ?? {
+      message: 'Invalid syntax',
+      line: 1,
+      column: 1,
+    };
+    const text = `${message} (${SCRIPT_NAME}:${line}:${column})`;
+    this.#stop('SYNTAX_ERROR', text, `SyntaxError: ${message}\n    at ${SCRIPT_NAME}:${line}:${column}`);
+  }
+
+  #nativeSyntaxError(): { message: string; line: number; column: number } | undefined {
+    try {
+      this.#cell.isolate.compileScriptSync(`(async function anonymous(\n) {\n${this.#start.source}\n})`, {
+        filename: SCRIPT_NAME,
+        lineOffset: -BODY_LINE_OFFSET,
+      });
+    } catch (error) {
+      const found = /^(.*) \[script\.js:(\d+):(\d+)\]$/s.exec(error instanceof Error ? error.message : '');
+      if (found !== null)
+        return { message: found[1] ?? '', line: Number(found[2]), column: Number(found[3]) };
+    }
+    return undefined;
+  }
+
+  #stop(code: StopCode, message: string, stack = ''): void {
+    if (this.#phase === 'over') return; // A1
+    const usage: Usage = { cpu: this.#cpu(), heap: 0 };
+    const sound = code === 'SYNTAX_ERROR';
+    this.#end(sound);
+    this.#host.send(JSON.stringify({ t: 'stopped', x: this.id, code, message, stack, ...usage }));
+  }
+
+  /** Leave the isolate: kept if it is sound, else thrown away. Returns the heap in use, in bytes. */
+  #end(sound: boolean): number {
+    this.#phase = 'over';
+    this.#entries = [];
+    if (sound) this.#host.cache.release(this.#cell, this.#start.isolation, true);
+    else dispose(this.#cell);
+    this.#host.onEnd(this);
+    return this.#cell.heap;
+  }
+
+  /** CPU time of this attempt so far, in ms. */
+  #cpu(): number {
+    try {
+      this.#cpuSeen = Number(this.#cell.isolate.cpuTime - this.#cpuBase) / 1e6;
+    } catch {
+      // Disposed: the last reading stands.
+    }
+    return this.#cpuSeen;
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * The worker process: reads messages on descriptor 3, runs attempts, says what happened.
+ *
+ * It holds nothing that matters. When its parent is gone the pipe closes and it kills itself.
+ */
+import net from 'node:net';
+import process from 'node:process';
+import { parseArgs } from 'node:util';
+import { FrameReader, FrameWriter } from '../frames.ts';
+import { PRELUDE_VERSION } from '../guest/prelude.ts';
+import { urlHost } from '../guest/urlhost.ts';
+import type { ParentMessage } from '../messages.ts';
+import { Attempt, CPU_CHECK_MS } from './attempt.ts';
+import { type Cell, IsolateCache } from './isolates.ts';
+import { lockDown } from './lockdown.ts';
+
+const STRIPPER = 'amaro';
+const { values } = parseArgs({
+  options: {
+    'max-frame-bytes': { type: 'string', default: '' },
+    'max-warm': { type: 'string', default: '' },
+    'warm-bytes': { type: 'string', default: '' },
+  },
+});
+const maxFrameBytes = Number(values['max-frame-bytes']);
+
+const { die } = lockDown(STRIPPER);
+process.on('uncaughtException', die);
+process.on('unhandledRejection', die);
+
+const socket = new net.Socket({ fd: 3, readable: true, writable: true });
+const writer = new FrameWriter((bytes) => socket.write(bytes));
+const send = (text: string): void => writer.send(text);
+socket.on('error', die);
+socket.on('close', die);
+socket.on('end', die);
+
+const attempts = new Map<number, Attempt>();
+const byCell = new Map<Cell, Attempt>();
+
+const cache = new IsolateCache({
+  maxWarm: Number(values['max-warm']),
+  budgetBytes: Number(values['warm-bytes']),
+  onCall: (cell, op, text) => {
+    if (op === 'url') return urlHost(text);
+    const attempt = byCell.get(cell);
+    if (attempt !== undefined) send(`{"t":"items","x":${attempt.id},"items":${text}}`);
+    return '';
+  },
+  // V8 cannot go on in this process. The parent knows who was aboard.
+  onCatastrophe: die,
+});
+
+const forget = (attempt: Attempt): void => {
+  attempts.delete(attempt.id);
+  byCell.delete(attempt.cell);
+};
+
+const handle = (message: ParentMessage): void => {
+  switch (message.t) {
+    case 'start': {
+      const attempt = new Attempt(message, { cache, send, maxFrameBytes, onEnd: forget });
+      attempts.set(attempt.id, attempt);
+      byCell.set(attempt.cell, attempt);
+      attempt.begin();
+      if (message.threaded) watchCpu();
+      break;
+    }
+    case 'deliver':
+      attempts.get(message.x)?.deliver(message.d);
+      break;
+    case 'cancel':
+      attempts.get(message.x)?.cancel();
+      break;
+    case 'ping':
+      send(`{"t":"pong","n":${message.n}}`);
+      break;
+  }
+};
+
+// The parent is trusted; its frames are bounded all the same.
+const reader = new FrameReader(maxFrameBytes, (text) => handle(JSON.parse(text) as ParentMessage));
+socket.on('data', (chunk: Buffer) => {
+  reader.push(chunk);
+  scheduleIdle();
+});
+
+let cpuTimer: NodeJS.Timeout | undefined;
+function watchCpu(): void {
+  cpuTimer ??= setInterval(() => {
+    let threaded = false;
+    for (const attempt of attempts.values()) {
+      attempt.checkCpu();
+      threaded ||= attempt.threaded;
+    }
+    if (threaded) return;
+    clearInterval(cpuTimer);
+    cpuTimer = undefined;
+  }, CPU_CHECK_MS);
+}
+
+let idle: NodeJS.Immediate | undefined;
+function scheduleIdle(): void {
+  idle ??= setImmediate(() => {
+    idle = undefined;
+    if (cache.prepare()) scheduleIdle();
+  });
+}
+
+cache.prepare();
+send(
+  JSON.stringify({ t: 'ready', engine: process.versions.v8, prelude: PRELUDE_VERSION, stripper: STRIPPER }),
+);

@@ -1,0 +1,378 @@
+/**
+ * One execution inside the isolate: runs the script, hands out its calls, takes deliveries, reports its end.
+ *
+ * The host enters through one function, `enter(op, …)`, and learns what happened through `enter('take')`: the
+ * guest calls nothing back except to flush output early. So the only things that ever cross are primitive
+ * strings and numbers.
+ *
+ * Invariants:
+ *  E1  A call's index is given synchronously, in the order of the calls (replay depends on it).
+ *  E2  At most one delivery is handed over per entry; the microtasks it causes run before the next one.
+ *  E3  After the end nothing is accepted or produced: calls never settle, output is dropped.
+ *  E4  The kind of an error is looked up by identity in `kinds`, which scripts cannot reach. Text never decides.
+ */
+import type { GuestConsole, GuestOutput } from './console.ts';
+import type { GuestSources } from './determinism.ts';
+import type { GuestHost, GuestKit } from './kit.ts';
+import type { GuestTrace, LineMap } from './trace.ts';
+
+/** What `begin` needs beside the source and the input: as JSON, because it is the host's own text. */
+export interface GuestConfig {
+  readonly seed: readonly [number, number, number, number];
+  readonly time: number;
+  readonly maxToolCalls: number;
+  readonly maxResultBytes: number;
+  readonly maxOutputBytes: number;
+  readonly maxToolPayloadBytes: number;
+  /** Hand output over as soon as it is written, not at the end of the entry. */
+  readonly stream: boolean;
+  readonly map?: LineMap;
+}
+
+/** What `take` answers first: whether the execution goes on, ended, or never compiled. */
+export type GuestStatus = 'W' | 'E' | 'S';
+
+export interface GuestParts {
+  readonly sources: GuestSources;
+  readonly trace: GuestTrace;
+  readonly installConsole: (output: GuestOutput) => GuestConsole;
+}
+
+export type GuestEnter = (
+  op: string,
+  a?: string | number,
+  b?: string | number,
+  c?: string | number,
+  d?: number,
+) => string;
+
+export function installExecution(
+  global: Record<string, unknown>,
+  kit: GuestKit,
+  host: GuestHost,
+  parts: GuestParts,
+  scriptName: string,
+): GuestEnter {
+  const { apply, define, stringify, parse, text } = kit;
+  const { sources, trace } = parts;
+  const NativePromise = Promise;
+  const NativeError = Error;
+  const NativeSyntaxError = SyntaxError;
+  const AsyncFunction = (async () => undefined).constructor as new (body: string) => () => Promise<unknown>;
+  const kinds = new WeakMap<object, string>();
+  const kindGet = WeakMap.prototype.get;
+  const kindSet = WeakMap.prototype.set;
+  const mapGet = Map.prototype.get;
+  const mapSet = Map.prototype.set;
+  const mapDelete = Map.prototype.delete;
+  const mapClear = Map.prototype.clear;
+  const charCode = String.prototype.charCodeAt;
+  const FLUSH_AT = 16_384;
+
+  interface Waiter {
+    readonly resolve: (value: unknown) => void;
+    readonly reject: (error: unknown) => void;
+  }
+  const waiting = new Map<number, Waiter>();
+  let running = false;
+  let failedToCompile = false;
+  let fatal = '';
+  let items = '';
+  let end = '';
+  let nextIndex = 0;
+  let toolCalls = 0;
+  let outputLeft = 0;
+  let maxToolCalls = 0;
+  let maxResult = 0;
+  let maxPayload = 0;
+  let stream = false;
+
+  const branded = (kind: string, message: string): Error => {
+    const error = new NativeError(message);
+    define(
+      error,
+      'name',
+      kind === 'UNKNOWN_TOOL' ? 'UnknownToolError' : kind === 'TOOL_ERROR' ? 'ToolError' : 'EnclaveError',
+    );
+    apply(kindSet as never, kinds, [error, kind]);
+    return error;
+  };
+  const kindOf = (error: unknown): string =>
+    typeof error === 'object' && error !== null
+      ? ((apply(kindGet as never, kinds, [error]) as string | undefined) ?? '')
+      : '';
+
+  const put = (item: string): void => {
+    items += items === '' ? item : `,${item}`;
+  };
+  const flush = (): void => {
+    if (items === '' || host.call === undefined) return;
+    const batch = items;
+    items = '';
+    host.call('flush', `[${batch}]`);
+  };
+  /** A limit that ends the execution. Thrown too, but a script that catches it gains nothing. */
+  const halt = (kind: string, message: string): Error => {
+    if (fatal === '') fatal = `{"code":${stringify(kind)},"message":${stringify(message)}}`;
+    return branded(kind, message);
+  };
+
+  const utf8Length = (value: string): number => {
+    let bytes = value.length;
+    for (let index = 0; index < value.length; index++) {
+      const code = apply(charCode as never, value, [index]) as number;
+      if (code > 0x7f)
+        bytes +=
+          code > 0x7ff
+            ? code >= 0xd800 && code <= 0xdbff
+              ? 1
+              : code >= 0xdc00 && code <= 0xdfff
+                ? 1
+                : 2
+            : 1;
+    }
+    return bytes;
+  };
+
+  const guestConsole = parts.installConsole({
+    room: () => outputLeft,
+    now: sources.now,
+    write: (level, line) => {
+      if (!running || fatal !== '') return; // E3
+      const bytes = line.length > outputLeft ? line.length : utf8Length(line);
+      if (bytes > outputLeft)
+        throw halt('OUTPUT_LIMIT_EXCEEDED', 'The script wrote more than maxOutputBytes to the console');
+      outputLeft -= bytes;
+      put(level === '' ? `["o",${stringify(line)}]` : `["l",${stringify(level)},${stringify(line)}]`);
+      if (stream || items.length > FLUSH_AT) flush();
+    },
+  });
+
+  const wait = (item: (index: number) => string): Promise<unknown> =>
+    new NativePromise((resolve, reject) => {
+      const index = nextIndex++; // E1
+      apply(mapSet as never, waiting, [index, { __proto__: null, resolve, reject }]);
+      put(item(index));
+      if (items.length > FLUSH_AT) flush();
+    });
+  const never = (): Promise<unknown> => new NativePromise(() => undefined);
+
+  const callTool = (name: unknown, args?: unknown): Promise<unknown> => {
+    if (!running || fatal !== '') return never(); // E3
+    try {
+      if (typeof name !== 'string') throw branded('UNKNOWN_TOOL', 'callTool: the name of a tool is a string');
+      const json = args === undefined ? '' : stringify(args);
+      if (json === undefined)
+        throw branded('SERIALIZATION_ERROR', `callTool(${text(name, 128)}): the arguments are not JSON`);
+      if (json.length > maxPayload) {
+        throw branded(
+          'INVALID_ARGUMENT',
+          `callTool(${text(name, 128)}): the arguments are larger than maxToolPayloadBytes (${maxPayload})`,
+        );
+      }
+      if (toolCalls >= maxToolCalls)
+        throw halt(
+          'TOOL_CALL_LIMIT_EXCEEDED',
+          `The script made more than maxToolCalls (${maxToolCalls}) tool calls`,
+        );
+      toolCalls++;
+      const shown = text(name, 256);
+      return wait((index) => `["c",${index},${stringify(shown)},${stringify(json)}]`);
+    } catch (error) {
+      return new NativePromise((_resolve, reject) => reject(error));
+    }
+  };
+  define(callTool, 'name', 'callTool');
+  define(global, 'callTool', callTool);
+
+  const sleep = (ms: unknown): Promise<unknown> => {
+    if (!running || fatal !== '') return never(); // E3
+    let span = Number(ms);
+    if (!(span > 0)) span = 0;
+    if (span > 2_147_483_647) span = 2_147_483_647;
+    return wait((index) => `["s",${index},${span}]`);
+  };
+  define(sleep, 'name', 'sleep');
+  define(global, 'sleep', sleep);
+
+  // The timers that scripts commonly use, on top of sleep.
+  const timers = new Map<number, boolean>();
+  let timerIds = 0;
+  define(global, 'setTimeout', function setTimeout(callback: unknown, ms: unknown, ...args: unknown[]) {
+    if (typeof callback !== 'function') throw new TypeError('setTimeout: the callback is a function');
+    const id = ++timerIds;
+    apply(mapSet as never, timers, [id, true]);
+    void (async () => {
+      await sleep(ms);
+      if (apply(mapDelete as never, timers, [id]) !== true) return;
+      try {
+        apply(callback as never, undefined, args);
+      } catch (error) {
+        fail(error); // As an uncaught error anywhere ends a program.
+      }
+    })();
+    return id;
+  });
+  define(global, 'clearTimeout', function clearTimeout(id: unknown) {
+    apply(mapDelete as never, timers, [id]);
+  });
+
+  // tools.users.get(args) → callTool('users.get', args)
+  const branch = (path: string): unknown =>
+    new Proxy(
+      function tool() {} as unknown as Record<string, unknown>,
+      {
+        __proto__: null,
+        get: (_target: unknown, key: PropertyKey) =>
+          // `then` is what `await` asks a value for; a tool of that name is reached through callTool.
+          typeof key === 'symbol' || key === 'then'
+            ? undefined
+            : branch(path === '' ? (key as string) : `${path}.${key as string}`),
+        apply: (_target: unknown, _self: unknown, args: unknown[]) =>
+          path === '' ? callTool(undefined) : callTool(path, args[0]),
+        set: () => false,
+        defineProperty: () => false,
+        deleteProperty: () => false,
+        setPrototypeOf: () => false,
+        getPrototypeOf: () => null,
+        has: () => false,
+        ownKeys: () => ['prototype'],
+      } as unknown as ProxyHandler<Record<string, unknown>>,
+    );
+  define(global, 'tools', branch(''));
+
+  let input: unknown;
+  Object.defineProperty(global, 'input', {
+    configurable: true,
+    enumerable: false,
+    get: () => input,
+    set: (value: unknown) => {
+      input = value;
+    },
+  });
+
+  const finish = (json: string): void => {
+    if (!running) return;
+    running = false; // E3
+    end = json;
+  };
+  const fail = (error: unknown): void => {
+    const kind = kindOf(error); // E4
+    let name = '';
+    let message = '';
+    let stack = '';
+    try {
+      if (typeof error === 'object' && error !== null) {
+        const thrown = error as { name?: unknown; message?: unknown; stack?: unknown };
+        name = text(typeof thrown.name === 'string' ? thrown.name : '', 200);
+        message =
+          typeof thrown.message === 'string'
+            ? text(thrown.message, 4_000)
+            : text(stringify(error) ?? '', 1_000);
+        stack = typeof thrown.stack === 'string' ? text(thrown.stack, 8_000) : '';
+      } else {
+        message = typeof error === 'symbol' ? 'Symbol' : text(error, 4_000);
+      }
+    } catch {
+      // A getter of the script's threw: what was read so far stands.
+    }
+    finish(
+      `{"ok":false,"code":${stringify(kind === '' ? 'SCRIPT_ERROR' : kind)},"name":${stringify(name === '' ? 'Error' : name)},"message":${stringify(message)},"stack":${stringify(stack)}}`,
+    );
+  };
+  const succeed = (value: unknown): void => {
+    let json: string | undefined;
+    try {
+      json = value === undefined ? '' : stringify(value);
+    } catch (error) {
+      const why =
+        typeof error === 'object' && error !== null
+          ? text((error as { message?: unknown }).message, 500)
+          : '';
+      return fail(branded('SERIALIZATION_ERROR', `The returned value is not JSON: ${why}`));
+    }
+    if (json === undefined)
+      return fail(branded('SERIALIZATION_ERROR', `The returned value is not JSON: it is a ${typeof value}`));
+    if (json.length > maxResult) {
+      return fail(
+        branded('RESULT_LIMIT_EXCEEDED', `The returned value is larger than maxResultBytes (${maxResult})`),
+      );
+    }
+    finish(`{"ok":true,"json":${stringify(json)}}`);
+  };
+
+  const begin = (source: string, inputJson: string, configJson: string): void => {
+    const config = parse(configJson) as GuestConfig;
+    sources.reset(config.time, config.seed[0], config.seed[1], config.seed[2], config.seed[3]);
+    trace.setMap(config.map);
+    guestConsole.reset();
+    apply(mapClear as never, waiting, []);
+    apply(mapClear as never, timers, []);
+    timerIds = 0;
+    items = '';
+    end = '';
+    fatal = '';
+    nextIndex = 0;
+    toolCalls = 0;
+    failedToCompile = false;
+    outputLeft = config.maxOutputBytes;
+    maxToolCalls = config.maxToolCalls;
+    maxResult = config.maxResultBytes;
+    maxPayload = config.maxToolPayloadBytes;
+    stream = config.stream;
+    running = true;
+    input = inputJson === '' ? undefined : parse(inputJson);
+    let body: () => Promise<unknown>;
+    try {
+      // The constructor parses the body by itself, so that no text can close the function around it.
+      body = new AsyncFunction(`${source}\n//# sourceURL=${scriptName}`);
+    } catch (error) {
+      if (!(error instanceof NativeSyntaxError)) return fail(error);
+      running = false;
+      failedToCompile = true;
+      return;
+    }
+    void (async () => {
+      try {
+        succeed(await body());
+      } catch (error) {
+        fail(error);
+      }
+    })();
+  };
+
+  const deliver = (index: number, code: string, payload: string, time: number): void => {
+    sources.advance(time);
+    const waiter = apply(mapGet as never, waiting, [index]) as Waiter | undefined;
+    if (waiter === undefined || !running) return;
+    apply(mapDelete as never, waiting, [index]);
+    if (code === '') waiter.resolve(payload === '' ? undefined : parse(payload));
+    else waiter.reject(branded(code, payload));
+  };
+
+  const take = (): string => {
+    if (failedToCompile) return 'S';
+    if (fatal !== '') {
+      running = false;
+      return `E{"items":[${items}],"end":{"ok":false,"name":"EnclaveError","stack":"",${kit.slice(fatal, 1, fatal.length)}}`;
+    }
+    const step = `{"items":[${items}]${end === '' ? '' : `,"end":${end}`}}`;
+    items = '';
+    return (end === '' ? 'W' : 'E') + step;
+  };
+
+  return (op, a, b, c, d) => {
+    switch (op) {
+      case 'begin':
+        begin(a as string, b as string, c as string);
+        return '';
+      case 'deliver':
+        deliver(a as number, b as string, c as string, d as number);
+        return '';
+      case 'take':
+        return take();
+      default:
+        return '';
+    }
+  };
+}

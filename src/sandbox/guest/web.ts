@@ -1,0 +1,35 @@
+/**
+ * The web globals of the guest, gathered into one source text. ECMAScript alone has no `URL`, no text
+ * encoding and no `structuredClone`, and scripts take all of them for granted.
+ */
+import { installAbort } from './abort.ts';
+import { installBase64 } from './base64.ts';
+import { installClone } from './clone.ts';
+import { installEncoding } from './encoding.ts';
+import { installEvents } from './events.ts';
+import { installException } from './exception.ts';
+import { installIdl } from './idl.ts';
+import { installMicrotask } from './microtask.ts';
+import { installParams } from './params.ts';
+import { installUrl } from './url.ts';
+import { installUtf8 } from './utf8.ts';
+
+/**
+ * Source text of a function `(global, host) => void` that installs every web global on `global`; `host` is a
+ * {@link GuestHost}. Run it before any script, while the V8 startup snapshot is made: it calls no function of
+ * the host's and leaves nothing behind but the globals.
+ */
+export function webSource(): string {
+  return `((global, host) => {
+'use strict';
+const idl = (${installIdl})();
+const utf8 = (${installUtf8})(idl);
+const exception = (${installException})(global, idl);
+(${installMicrotask})(global, idl);
+(${installBase64})(global, idl, exception);
+(${installEncoding})(global, idl, utf8);
+(${installUrl})(global, host, idl, (${installParams})(global, idl, utf8));
+(${installAbort})(global, idl, exception, (${installEvents})(global, idl, exception));
+(${installClone})(global, idl, exception);
+})`;
+}

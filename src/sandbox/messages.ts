@@ -1,0 +1,222 @@
+/**
+ * What parent and worker process say to each other, as tagged unions.
+ *
+ * The worker is treated as compromised: {@link parseWorkerMessage} checks every field of what comes from it and
+ * builds a fresh object of what passed. What the guest produced stays text (`json`, `text`) until its reader
+ * parses it, so that no key of a script's ever becomes a key of ours.
+ */
+import type { GuestConfig } from './guest/execution.ts';
+
+/** How far an execution is kept from its neighbours. See README, "Isolation". */
+export type Isolation = 'process' | 'execution' | 'context' | 'realm';
+
+/** Something handed to the script: the end of a tool call or of a sleep. `code` is '' for a result, whose JSON is `payload`; else `payload` is the error's message. */
+export type Delivery = readonly [index: number, code: string, payload: string, time: number];
+
+export interface StartMessage {
+  readonly t: 'start';
+  /** The attempt. Unique for the life of the parent. */
+  readonly x: number;
+  readonly isolation: Isolation;
+  readonly tenant: string;
+  readonly source: string;
+  /** JSON, or '' for none. */
+  readonly input: string;
+  readonly config: GuestConfig;
+  readonly cpuMs: number;
+  readonly memoryBytes: number;
+  /** Run on a thread from the start, without the quantum. */
+  readonly threaded: boolean;
+  /** What earlier attempts were handed, in order. */
+  readonly deliveries: readonly Delivery[];
+}
+
+export type ParentMessage =
+  | StartMessage
+  | { readonly t: 'deliver'; readonly x: number; readonly d: readonly Delivery[] }
+  | { readonly t: 'cancel'; readonly x: number }
+  | { readonly t: 'ping'; readonly n: number };
+
+/** Something the script did, in the order it did it. */
+export type GuestItem =
+  | {
+      readonly kind: 'output';
+      readonly level: '' | 'debug' | 'info' | 'warn' | 'error';
+      readonly text: string;
+    }
+  | { readonly kind: 'call'; readonly index: number; readonly name: string; readonly json: string }
+  | { readonly kind: 'sleep'; readonly index: number; readonly ms: number };
+
+/** How a script ended, told by the guest. */
+export type GuestEnd =
+  | { readonly ok: true; readonly json: string }
+  | {
+      readonly ok: false;
+      readonly code: GuestErrorCode;
+      readonly name: string;
+      readonly message: string;
+      readonly stack: string;
+    };
+
+const GUEST_CODES = [
+  'SCRIPT_ERROR',
+  'TOOL_ERROR',
+  'UNKNOWN_TOOL',
+  'SERIALIZATION_ERROR',
+  'RESULT_LIMIT_EXCEEDED',
+  'OUTPUT_LIMIT_EXCEEDED',
+  'TOOL_CALL_LIMIT_EXCEEDED',
+  'INVALID_ARGUMENT',
+] as const;
+export type GuestErrorCode = (typeof GUEST_CODES)[number];
+
+/** Ends that only the worker can see. */
+const STOP_CODES = [
+  'SYNTAX_ERROR',
+  'RESULT_LIMIT_EXCEEDED',
+  'MEMORY_LIMIT_EXCEEDED',
+  'CPU_LIMIT_EXCEEDED',
+  'CANCELLED',
+] as const;
+export type StopCode = (typeof STOP_CODES)[number];
+
+/** Measures of one attempt: CPU time in ms, heap in bytes. */
+export interface Usage {
+  readonly cpu: number;
+  readonly heap: number;
+}
+
+export type WorkerMessage =
+  | { readonly t: 'ready'; readonly engine: string; readonly prelude: string; readonly stripper: string }
+  | { readonly t: 'unfit'; readonly message: string }
+  | { readonly t: 'items'; readonly x: number; readonly items: readonly GuestItem[] }
+  | {
+      readonly t: 'step';
+      readonly x: number;
+      readonly items: readonly GuestItem[];
+      readonly applied: number;
+      readonly end: GuestEnd | undefined;
+      readonly usage: Usage;
+    }
+  | { readonly t: 'preempted'; readonly x: number }
+  | {
+      readonly t: 'stopped';
+      readonly x: number;
+      readonly code: StopCode;
+      readonly message: string;
+      readonly stack: string;
+      readonly usage: Usage;
+    }
+  | { readonly t: 'pong'; readonly n: number };
+
+/** A worker said something that no worker of ours says. */
+export class ProtocolError extends Error {
+  override readonly name = 'ProtocolError';
+}
+
+/** Check and copy a message from a worker. Throws {@link ProtocolError}. */
+export function parseWorkerMessage(text: string): WorkerMessage {
+  let raw: unknown;
+  try {
+    raw = JSON.parse(text);
+  } catch {
+    throw new ProtocolError('not JSON');
+  }
+  const message = record(raw);
+  switch (message['t']) {
+    case 'step': {
+      const step = record(message['s']);
+      return {
+        t: 'step',
+        x: integer(message['x']),
+        items: items(step['items']),
+        applied: integer(message['n']),
+        end: step['end'] === undefined ? undefined : guestEnd(record(step['end'])),
+        usage: { cpu: number(message['cpu']), heap: number(message['heap']) },
+      };
+    }
+    case 'items':
+      return { t: 'items', x: integer(message['x']), items: items(message['items']) };
+    case 'preempted':
+      return { t: 'preempted', x: integer(message['x']) };
+    case 'stopped':
+      return {
+        t: 'stopped',
+        x: integer(message['x']),
+        code: oneOf(STOP_CODES, message['code']),
+        message: string(message['message']),
+        stack: string(message['stack']),
+        usage: { cpu: number(message['cpu']), heap: number(message['heap']) },
+      };
+    case 'pong':
+      return { t: 'pong', n: integer(message['n']) };
+    case 'ready':
+      return {
+        t: 'ready',
+        engine: string(message['engine']),
+        prelude: string(message['prelude']),
+        stripper: string(message['stripper']),
+      };
+    case 'unfit':
+      return { t: 'unfit', message: string(message['message']) };
+    default:
+      throw new ProtocolError('unknown message');
+  }
+}
+
+function items(raw: unknown): GuestItem[] {
+  if (!Array.isArray(raw)) throw new ProtocolError('items is not a list');
+  return raw.map((entry: unknown): GuestItem => {
+    if (!Array.isArray(entry)) throw new ProtocolError('an item is not a list');
+    switch (entry[0]) {
+      case 'o':
+        return { kind: 'output', level: '', text: string(entry[1]) };
+      case 'l':
+        return {
+          kind: 'output',
+          level: oneOf(['debug', 'info', 'warn', 'error'] as const, entry[1]),
+          text: string(entry[2]),
+        };
+      case 'c':
+        return { kind: 'call', index: integer(entry[1]), name: string(entry[2]), json: string(entry[3]) };
+      case 's':
+        return { kind: 'sleep', index: integer(entry[1]), ms: number(entry[2]) };
+      default:
+        throw new ProtocolError('unknown item');
+    }
+  });
+}
+
+function guestEnd(raw: Record<string, unknown>): GuestEnd {
+  if (raw['ok'] === true) return { ok: true, json: string(raw['json']) };
+  return {
+    ok: false,
+    code: oneOf(GUEST_CODES, raw['code']),
+    name: string(raw['name']),
+    message: string(raw['message']),
+    stack: string(raw['stack']),
+  };
+}
+
+function record(value: unknown): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new ProtocolError('not an object');
+  return value as Record<string, unknown>;
+}
+function string(value: unknown): string {
+  if (typeof value !== 'string') throw new ProtocolError('not a string');
+  return value;
+}
+function number(value: unknown): number {
+  if (typeof value !== 'number' || value < 0) throw new ProtocolError('not a number from 0');
+  return value;
+}
+function integer(value: unknown): number {
+  if (!Number.isSafeInteger(value) || (value as number) < 0)
+    throw new ProtocolError('not a whole number from 0');
+  return value as number;
+}
+function oneOf<const T extends string>(known: readonly T[], value: unknown): T {
+  if (!known.includes(value as T)) throw new ProtocolError('not one of the known words');
+  return value as T;
+}

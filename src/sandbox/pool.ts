@@ -1,0 +1,560 @@
+/**
+ * The worker pool: runs the runtime machine and the supervisor machine and does what they decide.
+ *
+ * Nothing is decided here. A fact goes into a machine; its effects come out and are carried out: a process is
+ * started or killed, an execution is given to a worker, tried again, or refused.
+ */
+import { type Actor, createActor } from 'xstate';
+import {
+  isEmpty,
+  queueLength,
+  type RuntimeEffect,
+  type RuntimeEvent,
+  runtimeMachine,
+} from '../../actors/runtime.ts';
+import { type SupervisorEvent, supervisorMachine } from '../../actors/supervisor.ts';
+import type { RetireReason } from '../../actors/worker.ts';
+import { EnclaveError } from '../errors.ts';
+import type { ResolvedPoolOptions } from '../options.ts';
+import type { Execution } from './execution.ts';
+import { type Containment, containmentOf } from './process.ts';
+import { Slot } from './slot.ts';
+
+/** How often busy workers are measured, in ms. */
+const INSPECT_MS = 50;
+/** Planned recycles under load may take this share of one core: a start is followed by a pause of so many starts. */
+const RECYCLE_PAUSE_FACTOR = 4;
+const BACKOFF = { baseDelayMs: 50, maxDelayMs: 5_000 };
+
+/** What a pool tells its observers. */
+export interface PoolObserver {
+  /** A worker was let go (`executions`, `memory`, `idle`, `shutdown`) or lost (`crash`, `killed`). */
+  readonly workerRetired: (slot: string, reason: RetireReason | 'crash' | 'killed', detail: string) => void;
+  readonly workerReady: (slot: string, pid: number, startMs: number) => void;
+  readonly escalated: (retryAfterMs: number, crashes: number) => void;
+  readonly violation: (slot: string, error: Error) => void;
+}
+
+export interface WorkerStats {
+  /** The slot's name: stable for the life of one process. */
+  readonly id: string;
+  readonly pid: number;
+  readonly state: string;
+  /** Executions that it served. */
+  readonly executions: number;
+  /** Executions aboard now. */
+  readonly aboard: number;
+  /** Resident memory when last measured, in bytes. */
+  readonly memoryBytes: number;
+}
+
+export interface PoolStats {
+  /** `failed`: too many crashes; runs are refused until it has cooled down. */
+  readonly status: 'open' | 'failed' | 'draining' | 'drained' | 'closed';
+  readonly workers: readonly WorkerStats[];
+  readonly queueLength: number;
+  readonly active: number;
+  readonly restarts: number;
+  readonly recycles: number;
+  readonly containment: Containment;
+}
+
+export class WorkerPool {
+  readonly options: ResolvedPoolOptions;
+  readonly #observers = new Set<PoolObserver>();
+  readonly #runtime: Actor<typeof runtimeMachine>;
+  readonly #supervisor: Actor<typeof supervisorMachine>;
+  readonly #slots = new Map<string, Slot>();
+  readonly #executions = new Map<string, Execution>();
+  readonly #queueTimers = new Map<string, NodeJS.Timeout>();
+  /** Which worker a starting one will relieve, and why. */
+  readonly #relieves = new Map<string, { readonly slot: Slot; readonly reason: RetireReason }>();
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #due: { readonly slot: Slot; readonly reason: RetireReason }[] = [];
+  #slotCount = 0;
+  #restarts = 0;
+  #recycles = 0;
+  #held = false;
+  #startMs = 150;
+  #lastRecycle = Number.NEGATIVE_INFINITY;
+  #inspection: NodeJS.Timeout | undefined;
+  #closing: Promise<void> | undefined;
+  #onDrained: (() => void)[] = [];
+  #onGone: (() => void)[] = [];
+
+  constructor(options: ResolvedPoolOptions) {
+    this.options = options;
+    this.#runtime = createActor(runtimeMachine, {
+      input: {
+        maxWorkers: options.poolSize,
+        maxQueueLength: options.maxQueueLength,
+        maxConcurrentPerWorker: options.maxConcurrentPerWorker,
+        quarantineAfter: options.quarantineAfter,
+      },
+    }).start();
+    const policy = { maxRestarts: options.maxRestarts, restartWindowMs: options.restartWindowMs, ...BACKOFF };
+    this.#supervisor = createActor(
+      supervisorMachine.provide({
+        actions: {
+          startChild: (_, { slot }) => this.#start(slot),
+          stopChild: (_, { slot }) => this.#slots.get(slot)?.drain('shutdown'),
+          scheduleRestart: (_, { slot, delayMs }) => this.#restartLater(slot, delayMs),
+          escalate: (_, { retryAfterMs, crashes }) => this.#coolDown(retryAfterMs, crashes),
+        },
+      }),
+      { input: { policy } },
+    ).start();
+    this.#ensureMinimum();
+  }
+
+  observe(observer: PoolObserver): () => void {
+    this.#observers.add(observer);
+    return () => this.#observers.delete(observer);
+  }
+
+  // ---- executions ----------------------------------------------------------------------------------------
+
+  /** Take an execution in. It is dispatched, queued or refused before this returns. */
+  submit(execution: Execution): void {
+    const { spec } = execution;
+    this.#executions.set(spec.id, execution);
+    this.#hold();
+    this.#tell({
+      type: 'execution.submitted',
+      id: spec.id,
+      tenant: spec.tenantKey,
+      key: spec.key,
+      dedicated: spec.isolation === 'process',
+      at: performance.now(),
+    });
+    if (!execution.over && !execution.started) {
+      const timer = setTimeout(
+        () =>
+          this.#withdraw(
+            execution,
+            'QUEUE_TIMEOUT',
+            `No worker was free within queueTimeoutMs (${this.options.queueTimeoutMs})`,
+          ),
+        this.options.queueTimeoutMs,
+      );
+      this.#queueTimers.set(spec.id, timer);
+    }
+  }
+
+  /** The caller gave up on it, wherever it is. */
+  cancel(execution: Execution, reason: string): void {
+    if (execution.over) return;
+    if (this.#isAboard(execution)) execution.stop('CANCELLED', reason);
+    else this.#withdraw(execution, 'CANCELLED', reason);
+  }
+
+  /** Its Enclave is being disposed of. */
+  abandon(execution: Execution): void {
+    if (execution.over) return;
+    const aboard = this.#isAboard(execution);
+    execution.stop('CLOSED', 'The Enclave was disposed of');
+    if (aboard) return;
+    this.#forget(execution.spec.id);
+    this.#tell({ type: 'execution.withdrawn', id: execution.spec.id });
+  }
+
+  #withdraw(execution: Execution, code: 'QUEUE_TIMEOUT' | 'CANCELLED', message: string): void {
+    if (execution.over || this.#isAboard(execution)) return;
+    execution.refuse(
+      code,
+      message,
+      code === 'QUEUE_TIMEOUT'
+        ? this.#expectedWait(queueLength(this.#runtime.getSnapshot().context))
+        : undefined,
+    );
+    this.#forget(execution.spec.id);
+    this.#tell({ type: 'execution.withdrawn', id: execution.spec.id });
+  }
+
+  #isAboard(execution: Execution): boolean {
+    return [...this.#slots.values()].some((slot) => slot.executions.includes(execution));
+  }
+
+  #forget(id: string): void {
+    this.#executions.delete(id);
+    const timer = this.#queueTimers.get(id);
+    if (timer !== undefined) {
+      clearTimeout(timer);
+      this.#queueTimers.delete(id);
+    }
+    if (this.#executions.size === 0) this.#release();
+  }
+
+  // ---- the runtime machine's effects ---------------------------------------------------------------------
+
+  #tell(event: RuntimeEvent): void {
+    this.#runtime.send(event);
+    // Carrying an effect out may tell the machine more: its effects come first, in the order of the facts.
+    const { effects } = this.#runtime.getSnapshot().context;
+    for (const effect of effects) this.#perform(effect);
+  }
+
+  #perform(effect: RuntimeEffect): void {
+    switch (effect.type) {
+      case 'dispatch':
+        return this.#dispatch(effect.id, effect.slot);
+      case 'startWorker':
+        return this.#addChild();
+      case 'refuse':
+        return this.#refuse(effect);
+      case 'retry': {
+        const execution = this.#executions.get(effect.id);
+        if (execution?.lost() === true) return;
+        this.#forget(effect.id);
+        return this.#tell({ type: 'execution.withdrawn', id: effect.id });
+      }
+      case 'quarantine':
+        this.#executions
+          .get(effect.id)
+          ?.end(
+            'QUARANTINED',
+            `The script crashed its worker ${effect.crashes} times in a row; it is refused for a while`,
+            'unknown',
+          );
+        return this.#forget(effect.id);
+      case 'fail': {
+        const execution = this.#executions.get(effect.id);
+        const message =
+          effect.code === 'CLOSED'
+            ? 'The pool was closed'
+            : 'Workers crash too often; the pool is cooling down';
+        if (execution?.started === true)
+          execution.end(effect.code, message, effect.code === 'CLOSED' ? undefined : 'unknown');
+        else execution?.refuse(effect.code, message, effect.retryAfterMs);
+        return this.#forget(effect.id);
+      }
+      case 'retireWorker': {
+        const slot = this.#slots.get(effect.slot);
+        if (slot !== undefined) this.#retire(slot, 'idle');
+        return;
+      }
+      case 'drained':
+        for (const done of this.#onDrained.splice(0)) done();
+    }
+  }
+
+  #dispatch(id: string, name: string): void {
+    const slot = this.#slots.get(name);
+    const execution = this.#executions.get(id);
+    const timer = this.#queueTimers.get(id);
+    if (timer !== undefined) {
+      clearTimeout(timer);
+      this.#queueTimers.delete(id);
+    }
+    if (slot === undefined || execution === undefined || execution.over) {
+      this.#tell({ type: 'execution.settled', id, slot: name, sound: false });
+      return;
+    }
+    slot.board(execution);
+    this.#watch();
+  }
+
+  #refuse(effect: Extract<RuntimeEffect, { type: 'refuse' }>): void {
+    const execution = this.#executions.get(effect.id);
+    const messages = {
+      OVERLOADED: `The queue is full (maxQueueLength ${this.options.maxQueueLength})`,
+      QUARANTINED: 'The script crashed its worker too often and is refused for a while',
+      WORKER_CRASHED: 'Workers crash too often; the pool is cooling down',
+      CLOSED: 'The pool is closed',
+    };
+    const retryAfterMs =
+      effect.code === 'OVERLOADED' ? this.#expectedWait(effect.position) : effect.retryAfterMs;
+    execution?.refuse(
+      effect.code,
+      messages[effect.code],
+      effect.code === 'CLOSED' ? undefined : Math.ceil(retryAfterMs),
+    );
+    this.#forget(effect.id);
+  }
+
+  /** How long a queue of this length takes at the pace of late, in ms: what a refused caller should wait. */
+  #expectedWait(position: number): number {
+    return Math.max(10, Math.ceil((position * this.#paceMs) / Math.max(1, this.#slots.size)));
+  }
+  /** Time that a worker spends on one execution, smoothed, in ms. */
+  #paceMs = 5;
+
+  // ---- workers -------------------------------------------------------------------------------------------
+
+  #addChild(): void {
+    this.#ask({ type: 'child.add', slot: `w${++this.#slotCount}`, restart: 'permanent' });
+  }
+
+  #ask(event: SupervisorEvent): void {
+    this.#supervisor.send(event);
+  }
+
+  #ensureMinimum(): void {
+    const coming = this.#runtime.getSnapshot().context;
+    for (let count = coming.workers.length + coming.starting; count < this.options.minWorkers; count++) {
+      this.#tell({ type: 'worker.starting' });
+      this.#addChild();
+    }
+  }
+
+  #start(name: string): void {
+    const slot = new Slot({
+      name,
+      maxExecutions: this.options.maxExecutionsPerWorker,
+      process: {
+        maxWorkerMemory: this.options.maxWorkerMemory,
+        maxWarmIsolates: this.options.maxWarmIsolates,
+        uid: this.options.uid,
+        gid: this.options.gid,
+      },
+      onReady: (ready) => this.#ready(ready),
+      onUnfit: (unfit, message) => {
+        this.#each((observer) => observer.violation(unfit.name, new EnclaveError('WORKER_CRASHED', message)));
+        unfit.process.kill();
+      },
+      onReplace: (due, reason) => {
+        this.#due.push({ slot: due, reason });
+        this.#recycleDue();
+      },
+      onExit: (gone, detail) => this.#exited(gone, detail),
+      onWaiting: (at, execution, waits) =>
+        this.#tell({
+          type: waits ? 'execution.waiting' : 'execution.running',
+          id: execution.spec.id,
+          slot: at.name,
+        }),
+      onLeave: (at, execution, sound) => this.#left(at, execution, sound),
+      onKilled: (killed) => this.#tell({ type: 'worker.closing', slot: killed.name }),
+      onViolation: (violator, error) => this.#each((observer) => observer.violation(violator.name, error)),
+    });
+    this.#slots.set(name, slot);
+    slot.process.hold(this.#held);
+    this.#later(this.options.startTimeoutMs, () => {
+      if (this.#slots.get(name) === slot && slot.state === 'starting') slot.process.kill();
+    });
+    this.#watch();
+  }
+
+  #ready(slot: Slot): void {
+    const startMs = performance.now() - slot.startedAt;
+    this.#startMs = startMs;
+    this.#ask({ type: 'child.up', slot: slot.name });
+    this.#each((observer) => observer.workerReady(slot.name, slot.process.pid, startMs));
+    this.#tell({ type: 'worker.ready', slot: slot.name });
+    const relieved = this.#relieves.get(slot.name);
+    if (relieved !== undefined) {
+      this.#relieves.delete(slot.name);
+      this.#recycles++;
+      this.#retire(relieved.slot, relieved.reason);
+    }
+  }
+
+  /** Take a worker out of service: it finishes what is aboard and stops. */
+  #retire(slot: Slot, reason: RetireReason): void {
+    if (this.#slots.get(slot.name) !== slot) return;
+    this.#ask({ type: 'child.retire', slot: slot.name });
+    this.#tell({ type: 'worker.closing', slot: slot.name });
+    this.#reasons.set(slot.name, reason);
+    slot.drain(reason);
+  }
+  readonly #reasons = new Map<string, RetireReason>();
+
+  #left(slot: Slot, execution: Execution, sound: boolean): void {
+    this.#paceMs += (Math.min(execution.seatedMs, 1_000) - this.#paceMs) / 32;
+    this.#forget(execution.spec.id);
+    if (sound) this.#ask({ type: 'child.progressed' });
+    this.#tell({ type: 'execution.settled', id: execution.spec.id, slot: slot.name, sound });
+  }
+
+  #exited(slot: Slot, detail: string): void {
+    const wasStarting = slot.state === 'starting';
+    const { planned, blamed } = slot;
+    const reason = this.#reasons.get(slot.name);
+    slot.exited();
+    this.#slots.delete(slot.name);
+    this.#reasons.delete(slot.name);
+    this.#due = this.#due.filter((due) => due.slot !== slot);
+    this.#each((observer) =>
+      observer.workerRetired(
+        slot.name,
+        blamed ? 'killed' : planned ? (reason ?? 'shutdown') : 'crash',
+        detail,
+      ),
+    );
+    const at = performance.now();
+    // The supervisor first: a restart that it plans counts as a worker on its way.
+    if (!planned) this.#restarts++;
+    this.#ask({ type: 'child.exited', slot: slot.name, at, jitter: Math.random(), planned });
+    this.#tell(
+      wasStarting ? { type: 'worker.abandoned' } : { type: 'worker.lost', slot: slot.name, blamed, at },
+    );
+    if (this.#closing === undefined) this.#ensureMinimum();
+    if (this.#slots.size === 0) for (const done of this.#onGone.splice(0)) done();
+    this.#recycleDue();
+  }
+
+  #restartLater(name: string, delayMs: number): void {
+    this.#tell({ type: 'worker.starting' });
+    this.#waiting.add(name);
+    this.#later(delayMs, () => {
+      if (this.#waiting.delete(name)) this.#ask({ type: 'restart.due', slot: name });
+    });
+  }
+  /** Slots whose restart is planned. */
+  readonly #waiting = new Set<string>();
+
+  #coolDown(retryAfterMs: number, crashes: number): void {
+    for (const _name of this.#waiting) this.#tell({ type: 'worker.abandoned' });
+    this.#waiting.clear();
+    this.#due.push(...this.#relieves.values());
+    this.#relieves.clear();
+    this.#each((observer) => observer.escalated(retryAfterMs, crashes));
+    this.#tell({ type: 'runtime.failed', retryAfterMs });
+    this.#later(retryAfterMs, () => {
+      this.#ask({ type: 'supervisor.resume' });
+      this.#tell({ type: 'runtime.recovered' });
+      this.#ensureMinimum();
+    });
+  }
+
+  /** Start replacements for workers that are due: one at a time, and under load no more than a share of a core. */
+  #recycleDue(): void {
+    if (this.#closing !== undefined || this.#due.length === 0 || this.#relieves.size > 0) return;
+    const now = performance.now();
+    const busy = queueLength(this.#runtime.getSnapshot().context) > 0;
+    const wait = busy ? this.#lastRecycle + this.#startMs * (1 + RECYCLE_PAUSE_FACTOR) - now : 0;
+    if (wait > 0) {
+      if (!this.#recyclePending) {
+        this.#recyclePending = true;
+        this.#later(wait, () => {
+          this.#recyclePending = false;
+          this.#recycleDue();
+        });
+      }
+      return;
+    }
+    const due = this.#due.shift();
+    if (due === undefined) return;
+    this.#lastRecycle = now;
+    this.#relieves.set(`w${this.#slotCount + 1}`, due);
+    this.#tell({ type: 'worker.starting' });
+    this.#addChild();
+  }
+  #recyclePending = false;
+
+  // ---- measuring -----------------------------------------------------------------------------------------
+
+  /** Look at the workers again soon; less often when nothing runs. */
+  #watch(): void {
+    if (this.#inspection !== undefined || this.#slots.size === 0) return;
+    const busy = this.#executions.size > 0;
+    const idleMs = Math.max(10, Math.min(1_000, Math.floor(this.options.idleTimeout / 2)));
+    this.#inspection = setTimeout(
+      () => {
+        this.#inspection = undefined;
+        for (const slot of this.#slots.values()) slot.inspect(this.options.maxWorkerMemory);
+        this.#letIdleGo();
+        this.#recycleDue();
+        this.#watch();
+      },
+      busy ? INSPECT_MS : idleMs,
+    );
+    this.#inspection.unref();
+  }
+
+  #letIdleGo(): void {
+    let live = [...this.#slots.values()].filter((slot) => slot.ready).length;
+    for (const slot of this.#slots.values()) {
+      if (live <= this.options.minWorkers) return;
+      if (!slot.ready || slot.idleMs < this.options.idleTimeout) continue;
+      live--;
+      this.#retire(slot, 'idle');
+    }
+  }
+
+  // ---- the parent's event loop ---------------------------------------------------------------------------
+
+  #hold(): void {
+    if (this.#held) return;
+    this.#held = true;
+    for (const slot of this.#slots.values()) slot.process.hold(true);
+    // From now on something is aboard: measure at the busy pace.
+    clearTimeout(this.#inspection);
+    this.#inspection = undefined;
+    this.#watch();
+  }
+
+  #release(): void {
+    if (!this.#held) return;
+    this.#held = false;
+    for (const slot of this.#slots.values()) slot.process.hold(false);
+  }
+
+  #later(ms: number, act: () => void): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      act();
+    }, ms);
+    this.#timers.add(timer);
+    if (!this.#held) timer.unref();
+  }
+
+  #each(tell: (observer: PoolObserver) => void): void {
+    for (const observer of this.#observers) tell(observer);
+  }
+
+  // ---- the end -------------------------------------------------------------------------------------------
+
+  /** Refuse new executions and resolve when those inside have ended. */
+  drain(): Promise<void> {
+    return new Promise((resolve) => {
+      const { value, context } = this.#runtime.getSnapshot();
+      if (value === 'closed' || value === 'drained') return resolve();
+      if (isEmpty(context)) {
+        this.#tell({ type: 'runtime.drain' });
+        return resolve();
+      }
+      this.#onDrained.push(resolve);
+      this.#tell({ type: 'runtime.drain' });
+    });
+  }
+
+  /** End everything now. Executions inside end as CLOSED. Resolves when every process is gone. */
+  close(): Promise<void> {
+    this.#closing ??= new Promise((resolve) => {
+      clearTimeout(this.#inspection);
+      for (const timer of this.#timers) clearTimeout(timer);
+      this.#timers.clear();
+      this.#tell({ type: 'runtime.close' });
+      this.#ask({ type: 'supervisor.stop' });
+      for (const done of this.#onDrained.splice(0)) done();
+      for (const slot of this.#slots.values()) {
+        slot.process.hold(true);
+        slot.kill('stopped');
+      }
+      if (this.#slots.size === 0) resolve();
+      else this.#onGone.push(resolve);
+    });
+    return this.#closing;
+  }
+
+  stats(): PoolStats {
+    const { value, context } = this.#runtime.getSnapshot();
+    return {
+      status: value as PoolStats['status'],
+      workers: [...this.#slots.values()].map((slot) => ({
+        id: slot.name,
+        pid: slot.process.pid,
+        state: slot.state,
+        executions: slot.served,
+        aboard: slot.aboard,
+        memoryBytes: slot.process.residentBytes() ?? slot.memoryBytes,
+      })),
+      queueLength: queueLength(context),
+      active: context.workers.reduce((sum, worker) => sum + worker.aboard.length, 0),
+      restarts: this.#restarts,
+      recycles: this.#recycles,
+      containment: containmentOf(this.options),
+    };
+  }
+}

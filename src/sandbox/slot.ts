@@ -1,0 +1,230 @@
+/**
+ * One place in the pool: a worker process, the machine that tells its life, and the attempts aboard.
+ *
+ * It routes each message to the execution that the pool gave this worker, and to no other (a worker's word
+ * about anything else is dropped), and it measures the process from outside.
+ */
+import { type Actor, createActor } from 'xstate';
+import { isServing, type RetireReason, wasPlanned, workerMachine } from '../../actors/worker.ts';
+import type { Execution, Seat } from './execution.ts';
+import type { WorkerMessage } from './messages.ts';
+import { WorkerProcess, type WorkerProcessOptions } from './process.ts';
+
+/** A worker with several executions aboard that is silent for this long is killed, in ms. */
+const STALL_MS = 1_000;
+/** Silence after which a worker is asked whether it still listens, in ms. */
+const QUIET_MS = 250;
+
+export interface SlotOptions {
+  readonly name: string;
+  readonly maxExecutions: number;
+  readonly process: Omit<WorkerProcessOptions, 'onMessage' | 'onViolation' | 'onExit'>;
+  readonly onReady: (slot: Slot) => void;
+  readonly onUnfit: (slot: Slot, message: string) => void;
+  readonly onReplace: (slot: Slot, reason: RetireReason) => void;
+  readonly onExit: (slot: Slot, detail: string) => void;
+  readonly onWaiting: (slot: Slot, execution: Execution, waits: boolean) => void;
+  readonly onLeave: (slot: Slot, execution: Execution, sound: boolean) => void;
+  /** It was killed from here; its exit follows. Nothing more may come aboard. */
+  readonly onKilled: (slot: Slot) => void;
+  readonly onViolation: (slot: Slot, error: Error) => void;
+}
+
+interface Aboard {
+  readonly execution: Execution;
+  attempt: number;
+  readonly cpuBase: number | undefined;
+}
+
+let attempts = 0;
+
+export class Slot {
+  readonly name: string;
+  readonly process: WorkerProcess;
+  readonly startedAt = performance.now();
+  readonly #options: SlotOptions;
+  readonly #machine: Actor<typeof workerMachine>;
+  readonly #aboard = new Map<number, Aboard>();
+  #idleSince = performance.now();
+  #pinged: number | undefined;
+  #pings = 0;
+  /** Why this process was ended from here, if it was: nothing aboard, one execution to blame, one of several. */
+  #verdict: 'none' | 'stopped' | 'blamed' | 'suspected' = 'none';
+  memoryBytes = 0;
+
+  constructor(options: SlotOptions) {
+    this.name = options.name;
+    this.#options = options;
+    this.process = new WorkerProcess({
+      ...options.process,
+      onMessage: (message) => this.#receive(message),
+      onViolation: (error) => options.onViolation(this, error),
+      onExit: (detail) => {
+        options.onExit(this, detail);
+      },
+    });
+    this.#machine = createActor(
+      workerMachine.provide({
+        actions: {
+          requestReplacement: (_, { reason }) => options.onReplace(this, reason),
+          stopProcess: () => this.kill('stopped'),
+        },
+      }),
+      { input: { slot: options.name, maxExecutions: options.maxExecutions } },
+    ).start();
+  }
+
+  get state(): string {
+    return this.#machine.getSnapshot().value;
+  }
+  get served(): number {
+    return this.#machine.getSnapshot().context.served;
+  }
+  get aboard(): number {
+    return this.#aboard.size;
+  }
+  get ready(): boolean {
+    return isServing(this.#machine.getSnapshot());
+  }
+  /** Time since the last execution ended, in ms; 0 while one is aboard. */
+  get idleMs(): number {
+    return this.#aboard.size > 0 ? 0 : performance.now() - this.#idleSince;
+  }
+  /** True if its exit was decided here: recycled, let go, or killed because of a script. No crash. */
+  get planned(): boolean {
+    return this.#verdict !== 'none' || wasPlanned(this.#machine.getSnapshot());
+  }
+  /** True if one execution, which has ended, is to blame for its end. */
+  get blamed(): boolean {
+    return this.#verdict === 'blamed';
+  }
+  /** The executions that are aboard. */
+  get executions(): readonly Execution[] {
+    return [...this.#aboard.values()].map(({ execution }) => execution);
+  }
+
+  /** Give it an execution. */
+  board(execution: Execution): void {
+    this.#machine.send({ type: 'execution.assigned' });
+    const aboard: Aboard = { execution, attempt: 0, cpuBase: undefined };
+    const seat: Seat = {
+      deliver: (deliveries) => this.process.send({ t: 'deliver', x: aboard.attempt, d: deliveries }),
+      cancel: () => this.process.send({ t: 'cancel', x: aboard.attempt }),
+      waiting: (waits) => this.#options.onWaiting(this, execution, waits),
+      kill: () => this.kill('blamed'),
+      again: () => this.#start(aboard, seat),
+      leave: (sound) => {
+        this.#aboard.delete(aboard.attempt);
+        this.#idleSince = performance.now();
+        this.#machine.send({ type: 'execution.settled' });
+        this.#options.onLeave(this, execution, sound);
+      },
+    };
+    this.#start(aboard, seat);
+  }
+
+  #start(aboard: Aboard, seat: Seat): void {
+    this.#aboard.delete(aboard.attempt);
+    aboard.attempt = ++attempts;
+    this.#aboard.set(aboard.attempt, aboard);
+    this.process.send(aboard.execution.seat(seat, aboard.attempt));
+  }
+
+  /** Finish what is aboard, then stop. */
+  drain(reason: RetireReason): void {
+    this.#machine.send({ type: 'worker.drain', reason });
+  }
+
+  /** End the process now. `blamed`: because of an execution that has ended, so that the others are innocent. */
+  kill(verdict: 'stopped' | 'blamed' | 'suspected'): void {
+    this.#verdict = verdict;
+    this.process.kill();
+    this.#options.onKilled(this);
+  }
+
+  exited(): void {
+    this.#machine.send({ type: 'process.exited' });
+  }
+
+  /** Measure the process and act on what is seen. */
+  inspect(maxMemory: number): void {
+    this.memoryBytes = this.process.residentBytes() ?? this.memoryBytes;
+    if (this.memoryBytes > maxMemory) this.#tooLarge(maxMemory);
+    else if (this.#aboard.size > 0) this.#listen();
+  }
+
+  #tooLarge(maxMemory: number): void {
+    const [only, ...others] = this.#aboard.values();
+    if (only === undefined) {
+      this.#machine.send({ type: 'memory.exceeded' });
+    } else if (others.length === 0) {
+      this.kill('blamed');
+      only.execution.end(
+        'MEMORY_LIMIT_EXCEEDED',
+        `The worker's process grew past maxWorkerMemory (${maxMemory}) while the script ran in it`,
+      );
+    } else {
+      // One of them did it, and nobody here knows which: each is tried again alone.
+      this.kill('suspected');
+    }
+  }
+
+  /** A worker that no longer listens is stuck in code that V8 cannot interrupt. */
+  #listen(): void {
+    const now = performance.now();
+    if (now - this.process.lastHeard < QUIET_MS) {
+      this.#pinged = undefined;
+      return;
+    }
+    if (this.#pinged === undefined) {
+      this.#pinged = now;
+      this.process.send({ t: 'ping', n: ++this.#pings });
+      return;
+    }
+    if (now - this.#pinged < STALL_MS) return;
+    const [only, ...others] = this.#aboard.values();
+    if (others.length > 0) this.kill('suspected');
+    else if (only !== undefined) this.#checkCpuOf(only);
+  }
+
+  /** The worker cannot say what its one script uses; its process can. */
+  #checkCpuOf(aboard: Aboard): void {
+    const used = this.process.cpuMs();
+    if (used === undefined) return;
+    const since = this.#stuckCpu ?? used;
+    this.#stuckCpu = since;
+    if (used - since < aboard.execution.cpuMs) return;
+    this.kill('blamed');
+    aboard.execution.end(
+      'CPU_LIMIT_EXCEEDED',
+      `The script used more than cpuMs (${aboard.execution.cpuMs}) of CPU time, in code that cannot be interrupted`,
+    );
+  }
+  /** CPU time of the process when it was first found stuck, in ms. */
+  #stuckCpu: number | undefined;
+
+  #receive(message: WorkerMessage): void {
+    this.#stuckCpu = undefined;
+    if (message.t === 'pong') {
+      this.#pinged = undefined;
+    } else if (message.t === 'ready') {
+      this.#machine.send({ type: 'worker.ready' });
+      this.#options.onReady(this);
+    } else if (message.t === 'unfit') {
+      this.#options.onUnfit(this, message.message);
+    } else {
+      const execution = this.#aboard.get(message.x)?.execution;
+      if (execution === undefined) return;
+      switch (message.t) {
+        case 'items':
+          return execution.items(message.items);
+        case 'step':
+          return execution.step(message.items, message.applied, message.end, message.usage);
+        case 'stopped':
+          return execution.stopped(message.code, message.message, message.stack, message.usage);
+        case 'preempted':
+          return execution.preempted();
+      }
+    }
+  }
+}
