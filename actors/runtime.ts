@@ -35,7 +35,7 @@ export interface RuntimeLimits {
 }
 
 /** Executions of one worker that may be running or about to run. */
-export const DEPTH = 2;
+export const DEPTH = 6;
 /** How long a script stays refused after its last crash, in ms. */
 export const QUARANTINE_MS = 600_000;
 /** Crash counts kept; the oldest is forgotten first. */

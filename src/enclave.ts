@@ -304,14 +304,28 @@ function inputJson(input: unknown, maxBytes: number): string {
 function seedWords(seed: string | number | undefined): readonly [number, number, number, number] {
   const words = new Uint32Array(4);
   if (seed === undefined) {
-    getRandomValues(words);
-  } else if (typeof seed === 'string' || (typeof seed === 'number' && Number.isFinite(seed))) {
+    return randomWords();
+  }
+  if (typeof seed === 'string' || (typeof seed === 'number' && Number.isFinite(seed))) {
     const digest = createHash('sha256').update(String(seed)).digest();
     for (let index = 0; index < 4; index++) words[index] = digest.readUInt32LE(index * 4);
   } else {
     throw invalidArgument('options.seed', 'must be a string or a finite number');
   }
   return [words[0] ?? 0, words[1] ?? 0, words[2] ?? 0, words[3] ?? 0];
+}
+
+// Asking the system for randomness costs more per call than per byte.
+const randomness = new Uint32Array(1_024);
+let randomnessUsed = randomness.length;
+function randomWords(): readonly [number, number, number, number] {
+  if (randomnessUsed === randomness.length) {
+    getRandomValues(randomness);
+    randomnessUsed = 0;
+  }
+  const at = randomnessUsed;
+  randomnessUsed += 4;
+  return [randomness[at] ?? 0, randomness[at + 1] ?? 0, randomness[at + 2] ?? 0, randomness[at + 3] ?? 0];
 }
 
 function checkIsolation(isolation: Isolation | undefined, key: string): Isolation | undefined {

@@ -358,11 +358,16 @@ export class WorkerPool {
     slot.drain(reason);
   }
   readonly #reasons = new Map<string, RetireReason>();
+  /** The supervisor need not hear of every success, only of the first after a crash. */
+  #crashedSinceProgress = false;
 
   #left(slot: Slot, execution: Execution, sound: boolean): void {
     this.#paceMs += (Math.min(execution.seatedMs, 1_000) - this.#paceMs) / 32;
     this.#forget(execution.spec.id);
-    if (sound) this.#ask({ type: 'child.progressed' });
+    if (sound && this.#crashedSinceProgress) {
+      this.#crashedSinceProgress = false;
+      this.#ask({ type: 'child.progressed' });
+    }
     this.#tell({ type: 'execution.settled', id: execution.spec.id, slot: slot.name, sound });
   }
 
@@ -383,7 +388,10 @@ export class WorkerPool {
     );
     const at = performance.now();
     // The supervisor first: a restart that it plans counts as a worker on its way.
-    if (!planned) this.#restarts++;
+    if (!planned) {
+      this.#restarts++;
+      this.#crashedSinceProgress = true;
+    }
     this.#ask({ type: 'child.exited', slot: slot.name, at, jitter: Math.random(), planned });
     this.#tell(
       wasStarting ? { type: 'worker.abandoned' } : { type: 'worker.lost', slot: slot.name, blamed, at },

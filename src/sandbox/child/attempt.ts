@@ -15,7 +15,7 @@
 
 import { BODY_LINE_OFFSET, SCRIPT_NAME } from '../guest/prelude.ts';
 import type { Delivery, StartMessage, StopCode, Usage } from '../messages.ts';
-import { type Cell, dispose, type IsolateCache } from './isolates.ts';
+import { type Cell, dispose, type EntryArgument, type IsolateCache } from './isolates.ts';
 import { looksLikeTypeScript, StripError, type Stripped, stripTypes } from './strip.ts';
 
 /** Longest entry on the worker's own thread, in ms. */
@@ -25,7 +25,7 @@ const TAKE_MS = 1_000;
 /** How often the CPU time of threaded attempts is read, in ms. */
 export const CPU_CHECK_MS = 10;
 
-type Entry = readonly (string | number)[];
+type Entry = EntryArgument[];
 
 export interface AttemptHost {
   readonly cache: IsolateCache;
@@ -89,7 +89,7 @@ export class Attempt {
   #enqueueBegin(stripped: Stripped): void {
     const { config, input, deliveries } = this.#start;
     const full = stripped.map === undefined ? config : { ...config, map: stripped.map };
-    this.#entries = [['begin', stripped.code, input, JSON.stringify(full)]];
+    this.#entries = [['begin', stripped.code, input, JSON.stringify(full), this.#cell.call, this.#cell.hard]];
     for (const delivery of deliveries) this.#entries.push(['deliver', ...delivery]);
   }
 
@@ -120,7 +120,7 @@ export class Attempt {
     const timeout = Math.max(1, Math.min(QUANTUM_MS, Math.ceil(left)));
     const began = performance.now();
     try {
-      this.#cell.enter?.applySync(undefined, entry as (string | number)[], { timeout });
+      this.#cell.enter?.applySync(undefined, entry, { timeout });
     } catch {
       if (this.#cell.isolate.isDisposed) return this.#stopForMemory();
       if (performance.now() - began >= timeout - 1) {
@@ -142,7 +142,7 @@ export class Attempt {
       if (this.#cell.isolate.isDisposed) this.#stopForMemory();
       else this.#pump();
     };
-    const running = this.#cell.enter?.apply(undefined, entry as (string | number)[]);
+    const running = this.#cell.enter?.apply(undefined, entry);
     // Rejected: the isolate was disposed (then `next` sees it), or nobody handled a rejection of the script's.
     Promise.resolve(running).then(next, next);
   }

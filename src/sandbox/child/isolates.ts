@@ -9,19 +9,24 @@
  *  C4  Kept isolates are bounded in number and in bytes; the least recently used goes first.
  */
 import ivm from 'isolated-vm';
-import { ACTIVATE, PRELUDE } from '../guest/prelude.ts';
+import { ENTER, PRELUDE, WARM_UP } from '../guest/prelude.ts';
 import type { Isolation } from '../messages.ts';
 
 const MiB = 1024 * 1024;
 
 /** The only way into a guest: see guest/execution.ts. */
-export type Enter = ivm.Reference<(...args: (string | number)[]) => string>;
+export type Enter = ivm.Reference<(...args: EntryArgument[]) => string>;
+
+/** What an entry may hand over. */
+export type EntryArgument = string | number | boolean | ivm.Callback;
 
 /** An isolate with a context that is ready for one script. */
 export interface Cell {
   readonly isolate: ivm.Isolate;
   readonly limitMiB: number;
   readonly hard: boolean;
+  /** The guest's one call to the host. */
+  readonly call: ivm.Callback;
   context: ivm.Context | undefined;
   enter: Enter | undefined;
   /** Whose scripts ran in it; undefined while it is blank. */
@@ -49,7 +54,7 @@ export class IsolateCache {
 
   constructor(options: IsolateCacheOptions) {
     this.#options = options;
-    this.#snapshot = ivm.Isolate.createSnapshot([{ code: PRELUDE, filename: 'guest' }]);
+    this.#snapshot = ivm.Isolate.createSnapshot([{ code: PRELUDE, filename: 'guest' }], WARM_UP);
   }
 
   /** A cell for one execution: warm where the level allows it, else blank, else new. */
@@ -135,6 +140,7 @@ export class IsolateCache {
       }),
       limitMiB,
       hard,
+      call: new ivm.Callback((op: unknown, text: unknown) => this.#options.onCall(cell, String(op), String(text)), { sync: true }),
       context: undefined,
       enter: undefined,
       tenant: undefined,
@@ -143,18 +149,10 @@ export class IsolateCache {
     return cell;
   }
 
-  /** A fresh context from the V8 snapshot, handed its one host function. */
+  /** A fresh context from the V8 snapshot, and the way into it. */
   #furnish(cell: Cell): void {
-    const context = cell.isolate.createContextSync();
-    const call = new ivm.Callback(
-      (op: unknown, text: unknown) => this.#options.onCall(cell, String(op), String(text)),
-      { sync: true },
-    );
-    cell.context = context;
-    cell.enter = context.evalClosureSync(ACTIVATE, [call, cell.hard], {
-      result: { reference: true },
-      filename: 'guest',
-    }) as Enter;
+    cell.context = cell.isolate.createContextSync();
+    cell.enter = cell.context.global.getSync(ENTER, { reference: true }) as Enter;
   }
 
   #trim(): void {

@@ -20,9 +20,9 @@ export function installClone(
   const { getPrototypeOf, getOwnPropertyDescriptor, ownKeys } = Reflect;
   const { keys: keysOf, hasOwn } = Object;
   const { isArray } = Array;
-  const { isError } = Error as { isError?: (value: unknown) => boolean };
   const box = Object;
   const NativeTypeError = TypeError;
+  const NativeError = Error;
   const NativeDate = Date;
   const NativeRegExp = RegExp;
   const NativeMap = Map;
@@ -152,8 +152,9 @@ export function installClone(
     if (typeof stack === 'string') define(target, 'stack', stack);
   };
 
+  let isError: unknown; // `Error.isError`, once it is there.
   const copyError: Maker = (source, walk) => {
-    if (isError !== undefined && !isError(source)) return undefined;
+    if (typeof isError === 'function' && !isError(source)) return undefined;
     const { name } = source as { name?: unknown };
     const kind = name === undefined ? 'Error' : `${name as string}`;
     const target = new (ERRORS[kind] ?? (ERRORS.Error as new () => Error))();
@@ -298,11 +299,12 @@ export function installClone(
   // V8 adds these to a context after its startup snapshot, so they are looked for when they may be needed.
   const LATE = ['SharedArrayBuffer', 'DisposableStack', 'AsyncDisposableStack'];
   let complete = false;
-  const completeRefused = (): void => {
+  const completeKinds = (): void => {
     complete = true;
+    isError = ownValue(NativeError, 'isError');
     classes(global, LATE);
     const temporal = ownValue(global, 'Temporal');
-    if (temporal !== none && temporal !== undefined) classes(temporal, ownKeys(temporal as object));
+    if (typeof temporal === 'object' && temporal !== null) classes(temporal, ownKeys(temporal));
   };
   refused('Generator', getPrototypeOf(function* () {}.prototype as object));
   refused('AsyncGenerator', getPrototypeOf(async function* () {}.prototype as object));
@@ -360,7 +362,7 @@ export function installClone(
     structuredClone(value: unknown, options: unknown = undefined): unknown {
       need(arguments.length, 1);
       checkOptions(options);
-      if (!complete) completeRefused();
+      if (!complete) completeKinds();
       return clone(value);
     },
   };

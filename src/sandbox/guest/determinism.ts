@@ -14,14 +14,14 @@ export interface GuestSources {
   readonly reset: (ms: number, a: number, b: number, c: number, d: number) => void;
   readonly now: () => number;
   /**
-   * Take away what the memory limit does not count, what blocks or races, and what shows the collector. Not
-   * done while the V8 snapshot is made: V8 adds to Atomics whenever it loads one, and dies if it is missing.
+   * Take away what the memory limit does not count, what blocks or races, and what shows the collector; stop
+   * Temporal's clock. Done in every context, because V8 adds these globals after it has loaded its snapshot.
    */
-  readonly remove: () => void;
+  readonly settle: () => void;
 }
 
 export function installDeterminism(global: Record<string, unknown>, kit: GuestKit): GuestSources {
-  const { construct } = Reflect;
+  const { construct, defineProperty } = Reflect;
   const { apply, define } = kit;
   let clock = 0;
 
@@ -76,30 +76,50 @@ export function installDeterminism(global: Record<string, unknown>, kit: GuestKi
     return apply(formatToParts as never, this, [date === undefined ? clock : date]);
   });
 
-  // Temporal.Now reads the machine's clock and zone.
-  const temporal = global['Temporal'] as
-    | undefined
-    | Record<'Now' | 'Instant', Record<string, (value: unknown) => unknown>>;
-  if (temporal !== undefined) {
-    const fromMs = temporal.Instant['fromEpochMilliseconds'] as (
-      ms: number,
-    ) => Record<string, (zone: unknown) => unknown>;
-    const instantPrototype = (temporal.Instant as unknown as { prototype: Record<string, () => unknown> })
-      .prototype;
-    const toZoned = instantPrototype['toZonedDateTimeISO'] as () => Record<string, () => unknown>;
-    const zoned = (zone: unknown) => apply(toZoned, fromMs(clock), [zone === undefined ? 'UTC' : zone]);
-    const zonedPrototype = (
-      temporal as unknown as { ZonedDateTime: { prototype: Record<string, () => unknown> } }
-    ).ZonedDateTime.prototype;
-    const { toPlainDate, toPlainTime, toPlainDateTime } = zonedPrototype as Record<string, () => unknown>;
-    const now = temporal.Now;
+  // Temporal.Now reads the machine's clock and zone, and V8 makes Temporal when it is first asked for, which
+  // costs as much as a whole context. So the global is taken away unmade, and made again, with a Now of ours,
+  // when a script asks. Its classes are reached from a value; the engine's own Now is reached from nowhere.
+  const makeTemporal = (): object => {
+    type Value = Record<string, (argument?: unknown) => Value>;
+    const made = {};
+    const add = (value: Value): Value => {
+      const maker = value['constructor'] as unknown as { name: string };
+      define(made, maker.name, maker);
+      return value;
+    };
+    const fromMs = (ms: number): Value => (new NativeDate(ms) as unknown as Value)['toTemporalInstant']?.() as Value;
+    const zonedAt = (zone: unknown): Value => fromMs(clock)['toZonedDateTimeISO']?.(zone === undefined ? 'UTC' : zone) as Value;
+    const instant = add(fromMs(0));
+    const zoned = add(zonedAt('UTC'));
+    const date = add(zoned['toPlainDate']?.() as Value);
+    add(zoned['toPlainTime']?.() as Value);
+    add(zoned['toPlainDateTime']?.() as Value);
+    add(date['toPlainYearMonth']?.() as Value);
+    add(date['toPlainMonthDay']?.() as Value);
+    add(instant['since']?.(instant) as Value);
+    const now = {};
     define(now, 'instant', () => fromMs(clock));
     define(now, 'timeZoneId', () => 'UTC');
-    define(now, 'zonedDateTimeISO', (zone: unknown) => zoned(zone));
-    define(now, 'plainDateISO', (zone: unknown) => apply(toPlainDate as never, zoned(zone), []));
-    define(now, 'plainTimeISO', (zone: unknown) => apply(toPlainTime as never, zoned(zone), []));
-    define(now, 'plainDateTimeISO', (zone: unknown) => apply(toPlainDateTime as never, zoned(zone), []));
-  }
+    define(now, 'zonedDateTimeISO', (zone: unknown) => zonedAt(zone));
+    define(now, 'plainDateISO', (zone: unknown) => zonedAt(zone)['toPlainDate']?.());
+    define(now, 'plainTimeISO', (zone: unknown) => zonedAt(zone)['toPlainTime']?.());
+    define(now, 'plainDateTimeISO', (zone: unknown) => zonedAt(zone)['toPlainDateTime']?.());
+    define(now, Symbol.toStringTag, 'Temporal.Now');
+    define(made, 'Now', now);
+    define(made, Symbol.toStringTag, 'Temporal');
+    return made;
+  };
+  const replaceTemporal = (): void => {
+    if (!('Temporal' in global)) return;
+    delete global['Temporal'];
+    const set = (value: unknown): void => define(global, 'Temporal', value);
+    const get = (): unknown => {
+      const made = makeTemporal();
+      set(made);
+      return made;
+    };
+    defineProperty(global, 'Temporal', { __proto__: null, get, set, enumerable: false, configurable: true } as PropertyDescriptor);
+  };
 
   // A growable buffer reserves memory that the isolate's limit does not count.
   const NativeBuffer = ArrayBuffer;
@@ -136,8 +156,9 @@ export function installDeterminism(global: Record<string, unknown>, kit: GuestKi
     'gc',
   ];
   return {
-    remove: () => {
+    settle: () => {
       for (let index = 0; index < gone.length; index++) delete global[gone[index] as string];
+      replaceTemporal();
     },
     now: () => clock,
     advance: (ms) => {

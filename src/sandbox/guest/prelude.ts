@@ -1,8 +1,8 @@
 /**
  * Puts the guest together: one source text, run once while the V8 startup snapshot is made.
  *
- * Contexts made from that V8 snapshot come with everything in place; `activate` then hands the context the one
- * host function that it may call and removes every trace of itself from the global.
+ * Contexts made from that V8 snapshot come with everything in place. The first entry, `begin`, brings the one
+ * host function that the guest may call, and removes every trace of the way in from the global.
  */
 import { createHash } from 'node:crypto';
 import { installConsole } from './console.ts';
@@ -11,7 +11,8 @@ import { installExecution } from './execution.ts';
 import { installHarden } from './harden.ts';
 import { installKit } from './kit.ts';
 import { installTrace } from './trace.ts';
-import { webSource } from './web.ts';
+import { WEB_GLOBALS, webSource } from './web.ts';
+import { installLazily } from './lazy.ts';
 
 /** The file name in every stack that a script sees. */
 export const SCRIPT_NAME = 'script.js';
@@ -19,8 +20,8 @@ export const SCRIPT_NAME = 'script.js';
 /** V8 puts this many lines before the body of a function made by a Function constructor. */
 export const BODY_LINE_OFFSET = 2;
 
-/** The name under which the guest waits for `activate`; gone from the global afterwards. */
-const PARKED = '__enclave';
+/** The global under which the guest waits for its first entry, which removes it. */
+export const ENTER = '__enclave';
 
 /** The guest's source text. */
 export const PRELUDE = `(() => {
@@ -31,28 +32,45 @@ const kit = (${installKit.toString()})();
 const trace = (${installTrace.toString()})(kit, ${JSON.stringify(SCRIPT_NAME)}, ${BODY_LINE_OFFSET});
 const sources = (${installDeterminism.toString()})(global, kit);
 const web = { __proto__: null, url: undefined };
-${webSource()}(global, web);
+const loadWeb = (${installLazily.toString()})(global, kit, ${JSON.stringify(WEB_GLOBALS)}, () => ${webSource()}(global, web));
 const enter = (${installExecution.toString()})(global, kit, host, {
   sources,
   trace,
   installConsole: (output) => (${installConsole.toString()})(global, kit, output),
 }, ${JSON.stringify(SCRIPT_NAME)});
 const harden = (${installHarden.toString()})(global, kit);
-Object.defineProperty(global, ${JSON.stringify(PARKED)}, { configurable: true, enumerable: false, value: (call, hard) => {
-  host.call = call;
-  web.url = (request) => call('url', request);
-  sources.remove();
-  if (hard) harden();
-  return enter;
+let open = false;
+Object.defineProperty(global, ${JSON.stringify(ENTER)}, { configurable: true, enumerable: false, value: (op, a, b, c, d, hard) => {
+  if (open) return enter(op, a, b, c, d);
+  open = true;
+  delete global[${JSON.stringify(ENTER)}];
+  host.call = d;
+  web.url = (request) => typeof request === 'string' ? d('url', request) : '{"ok":false}';
+  sources.settle();
+  if (hard) {
+    loadWeb();
+    harden();
+  }
+  return enter(op, a, b, c);
 } });
 })();0`;
 
-/** Run once per context with \`$0\` the host function and \`$1\` whether to harden; its value is the guest's \`enter\`. */
-export const ACTIVATE = `const boot = globalThis.${PARKED}; delete globalThis.${PARKED}; return boot($0, $1);`;
+/**
+ * Run while the V8 snapshot is made, in a context that is thrown away: what runs here is compiled already in
+ * every isolate made from the V8 snapshot.
+ */
+export const WARM_UP = `{
+const enter = globalThis.${ENTER};
+const config = '{"seed":[1,2,3,4],"time":0,"maxToolCalls":1,"maxResultBytes":9,"maxOutputBytes":99,"maxToolPayloadBytes":9,"stream":false}';
+enter('begin', 'console.log(1); Math.random(); new Date(); return await callTool("a")', '', config, () => '', false);
+enter('take');
+enter('deliver', 0, '', '1', 0);
+enter('take');
+};0`;
 
 /** Names the prelude's exact text; executions replay only on an equal one. */
 export const PRELUDE_VERSION = createHash('sha256')
   .update(PRELUDE)
-  .update(ACTIVATE)
+  .update(WARM_UP)
   .digest('hex')
   .slice(0, 16);

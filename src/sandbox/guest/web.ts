@@ -14,6 +14,23 @@ import { installParams } from './params.ts';
 import { installUrl } from './url.ts';
 import { installUtf8 } from './utf8.ts';
 
+/** The names that {@link webSource} defines. */
+export const WEB_GLOBALS = [
+  'AbortController',
+  'AbortSignal',
+  'DOMException',
+  'Event',
+  'EventTarget',
+  'TextDecoder',
+  'TextEncoder',
+  'URL',
+  'URLSearchParams',
+  'atob',
+  'btoa',
+  'queueMicrotask',
+  'structuredClone',
+] as const;
+
 /**
  * Source text of a function `(global, host) => void` that installs every web global on `global`; `host` is a
  * {@link GuestHost}. Run it before any script, while the V8 startup snapshot is made: it calls no function of
