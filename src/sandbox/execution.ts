@@ -107,13 +107,13 @@ export class Execution {
   #outputsSeen = 0;
   /** Deliveries sent to the present attempt, and those that it has applied. */
   #sent = 0;
-  #applied = 0;
   #applications = 0;
   #usage: Usage = { cpu: 0, heap: 0 };
   #wall: NodeJS.Timeout | undefined;
   #abort: AbortController | undefined;
   #runningCalls = 0;
   #queuedCalls: NewEntry[] = [];
+  readonly #sleeps = new Set<NodeJS.Timeout>();
 
   constructor(spec: ExecutionSpec) {
     this.spec = spec;
@@ -132,11 +132,6 @@ export class Execution {
   /** Time since it first got a worker, in ms. */
   get seatedMs(): number {
     return this.#startedAt === undefined ? 0 : performance.now() - this.#startedAt;
-  }
-
-  /** Its CPU budget, in ms. */
-  get cpuMs(): number {
-    return this.spec.limits.cpuMs;
   }
 
   // ---- attempts ------------------------------------------------------------------------------------------
@@ -383,10 +378,10 @@ export class Execution {
   #sleep(entry: NewEntry, ms: number): void {
     this.#journal.start(entry, performance.now());
     const timer = setTimeout(() => {
-      if (!this.over) this.#deliver(entry, '', '');
+      this.#sleeps.delete(timer);
+      this.#deliver(entry, '', '');
     }, ms);
-    this.#abort ??= new AbortController();
-    this.#abort.signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
+    this.#sleeps.add(timer);
   }
 
   #deliver(entry: NewEntry, code: string, payload: string): void {
@@ -491,7 +486,8 @@ export class Execution {
     const toolCalls = this.#journal.records(now);
     this.#phase = { at: 'over' };
     this.#queuedCalls = [];
-    this.#abort?.abort(new Error('The execution has ended'));
+    for (const timer of this.#sleeps) clearTimeout(timer);
+    if (this.#runningCalls > 0) this.#abort?.abort(new Error('The execution has ended'));
     const result = build(
       this.spec.id,
       {

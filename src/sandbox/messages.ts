@@ -88,7 +88,6 @@ export interface Usage {
 
 export type WorkerMessage =
   | { readonly t: 'ready'; readonly engine: string; readonly prelude: string; readonly stripper: string }
-  | { readonly t: 'unfit'; readonly message: string }
   | { readonly t: 'items'; readonly x: number; readonly items: readonly GuestItem[] }
   | {
       readonly t: 'step';
@@ -123,42 +122,40 @@ export function parseWorkerMessage(text: string): WorkerMessage {
     throw new ProtocolError('not JSON');
   }
   const message = record(raw);
-  switch (message['t']) {
+  switch (message.t) {
     case 'step': {
-      const step = record(message['s']);
+      const step = record(message.s);
       return {
         t: 'step',
-        x: integer(message['x']),
-        items: items(step['items']),
-        applied: integer(message['n']),
-        end: step['end'] === undefined ? undefined : guestEnd(record(step['end'])),
-        usage: { cpu: number(message['cpu']), heap: number(message['heap']) },
+        x: integer(message.x),
+        items: items(step.items),
+        applied: integer(message.n),
+        end: step.end === undefined ? undefined : guestEnd(record(step.end)),
+        usage: { cpu: number(message.cpu), heap: number(message.heap) },
       };
     }
     case 'items':
-      return { t: 'items', x: integer(message['x']), items: items(message['items']) };
+      return { t: 'items', x: integer(message.x), items: items(message.items) };
     case 'preempted':
-      return { t: 'preempted', x: integer(message['x']) };
+      return { t: 'preempted', x: integer(message.x) };
     case 'stopped':
       return {
         t: 'stopped',
-        x: integer(message['x']),
-        code: oneOf(STOP_CODES, message['code']),
-        message: string(message['message']),
-        stack: string(message['stack']),
-        usage: { cpu: number(message['cpu']), heap: number(message['heap']) },
+        x: integer(message.x),
+        code: oneOf(STOP_CODES, message.code),
+        message: string(message.message),
+        stack: string(message.stack),
+        usage: { cpu: number(message.cpu), heap: number(message.heap) },
       };
     case 'pong':
-      return { t: 'pong', n: integer(message['n']) };
+      return { t: 'pong', n: integer(message.n) };
     case 'ready':
       return {
         t: 'ready',
-        engine: string(message['engine']),
-        prelude: string(message['prelude']),
-        stripper: string(message['stripper']),
+        engine: string(message.engine),
+        prelude: string(message.prelude),
+        stripper: string(message.stripper),
       };
-    case 'unfit':
-      return { t: 'unfit', message: string(message['message']) };
     default:
       throw new ProtocolError('unknown message');
   }
@@ -188,13 +185,13 @@ function items(raw: unknown): GuestItem[] {
 }
 
 function guestEnd(raw: Record<string, unknown>): GuestEnd {
-  if (raw['ok'] === true) return { ok: true, json: string(raw['json']) };
+  if (raw.ok === true) return { ok: true, json: string(raw.json) };
   return {
     ok: false,
-    code: oneOf(GUEST_CODES, raw['code']),
-    name: string(raw['name']),
-    message: string(raw['message']),
-    stack: string(raw['stack']),
+    code: oneOf(GUEST_CODES, raw.code),
+    name: string(raw.name),
+    message: string(raw.message),
+    stack: string(raw.stack),
   };
 }
 

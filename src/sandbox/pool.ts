@@ -14,7 +14,6 @@ import {
 } from '../../actors/runtime.ts';
 import { type SupervisorEvent, supervisorMachine } from '../../actors/supervisor.ts';
 import type { RetireReason } from '../../actors/worker.ts';
-import { EnclaveError } from '../errors.ts';
 import type { ResolvedPoolOptions } from '../options.ts';
 import type { Execution } from './execution.ts';
 import { type Containment, containmentOf } from './process.ts';
@@ -308,10 +307,6 @@ export class WorkerPool {
         gid: this.options.gid,
       },
       onReady: (ready) => this.#ready(ready),
-      onUnfit: (unfit, message) => {
-        this.#each((observer) => observer.violation(unfit.name, new EnclaveError('WORKER_CRASHED', message)));
-        unfit.process.kill();
-      },
       onReplace: (due, reason) => {
         this.#due.push({ slot: due, reason });
         this.#recycleDue();

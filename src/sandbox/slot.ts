@@ -12,6 +12,8 @@ import { WorkerProcess, type WorkerProcessOptions } from './process.ts';
 
 /** A worker with several executions aboard that is silent for this long is killed, in ms. */
 const STALL_MS = 1_000;
+/** An idle time after which a worker's memory is read again before it gets an execution, in ms. */
+const CALM_MS = 20;
 /** Silence after which a worker is asked whether it still listens, in ms. */
 const QUIET_MS = 250;
 
@@ -20,7 +22,6 @@ export interface SlotOptions {
   readonly maxExecutions: number;
   readonly process: Omit<WorkerProcessOptions, 'onMessage' | 'onViolation' | 'onExit'>;
   readonly onReady: (slot: Slot) => void;
-  readonly onUnfit: (slot: Slot, message: string) => void;
   readonly onReplace: (slot: Slot, reason: RetireReason) => void;
   readonly onExit: (slot: Slot, detail: string) => void;
   readonly onWaiting: (slot: Slot, execution: Execution, waits: boolean) => void;
@@ -33,7 +34,6 @@ export interface SlotOptions {
 interface Aboard {
   readonly execution: Execution;
   attempt: number;
-  readonly cpuBase: number | undefined;
 }
 
 let attempts = 0;
@@ -46,7 +46,10 @@ export class Slot {
   readonly #machine: Actor<typeof workerMachine>;
   readonly #aboard = new Map<number, Aboard>();
   #idleSince = performance.now();
-  #pinged: number | undefined;
+  /** Since when it has not answered a ping, and the CPU time of its process then, in ms. */
+  #silence: { readonly since: number; readonly cpuMs: number | undefined } | undefined;
+  /** Resident memory when nothing was aboard last, in bytes. */
+  #calmBytes = 0;
   #pings = 0;
   /** Why this process was ended from here, if it was: nothing aboard, one execution to blame, one of several. */
   #verdict: 'none' | 'stopped' | 'blamed' | 'suspected' = 'none';
@@ -106,7 +109,9 @@ export class Slot {
   /** Give it an execution. */
   board(execution: Execution): void {
     this.#machine.send({ type: 'execution.assigned' });
-    const aboard: Aboard = { execution, attempt: 0, cpuBase: undefined };
+    if (this.#aboard.size === 0 && this.idleMs >= CALM_MS)
+      this.#calmBytes = this.process.residentBytes() ?? this.#calmBytes;
+    const aboard: Aboard = { execution, attempt: 0 };
     const seat: Seat = {
       deliver: (deliveries) => this.process.send({ t: 'deliver', x: aboard.attempt, d: deliveries }),
       cancel: () => this.process.send({ t: 'cancel', x: aboard.attempt }),
@@ -149,6 +154,7 @@ export class Slot {
   /** Measure the process and act on what is seen. */
   inspect(maxMemory: number): void {
     this.memoryBytes = this.process.residentBytes() ?? this.memoryBytes;
+    if (this.#aboard.size === 0) this.#calmBytes = this.memoryBytes;
     if (this.memoryBytes > maxMemory) this.#tooLarge(maxMemory);
     else if (this.#aboard.size > 0) this.#listen();
   }
@@ -157,15 +163,17 @@ export class Slot {
     const [only, ...others] = this.#aboard.values();
     if (only === undefined) {
       this.#machine.send({ type: 'memory.exceeded' });
-    } else if (others.length === 0) {
+    } else if (others.length > 0) {
+      // One of them did it, and nobody here knows which: each is tried again alone.
+      this.kill('suspected');
+    } else {
       this.kill('blamed');
+      // What earlier scripts left behind is not this one's: it is started again, in a process of less weight.
+      if (this.memoryBytes - this.#calmBytes < only.execution.spec.limits.memoryBytes / 2) return;
       only.execution.end(
         'MEMORY_LIMIT_EXCEEDED',
         `The worker's process grew past maxWorkerMemory (${maxMemory}) while the script ran in it`,
       );
-    } else {
-      // One of them did it, and nobody here knows which: each is tried again alone.
-      this.kill('suspected');
     }
   }
 
@@ -173,45 +181,40 @@ export class Slot {
   #listen(): void {
     const now = performance.now();
     if (now - this.process.lastHeard < QUIET_MS) {
-      this.#pinged = undefined;
+      this.#silence = undefined;
       return;
     }
-    if (this.#pinged === undefined) {
-      this.#pinged = now;
+    if (this.#silence === undefined) {
+      this.#silence = { since: now, cpuMs: this.process.cpuMs() };
       this.process.send({ t: 'ping', n: ++this.#pings });
       return;
     }
-    if (now - this.#pinged < STALL_MS) return;
     const [only, ...others] = this.#aboard.values();
-    if (others.length > 0) this.kill('suspected');
-    else if (only !== undefined) this.#checkCpuOf(only);
+    if (others.length > 0) {
+      if (now - this.#silence.since >= STALL_MS) this.kill('suspected');
+    } else if (only !== undefined) {
+      this.#checkCpuOf(only.execution, this.#silence.cpuMs);
+    }
   }
 
   /** The worker cannot say what its one script uses; its process can. */
-  #checkCpuOf(aboard: Aboard): void {
+  #checkCpuOf(execution: Execution, baseMs: number | undefined): void {
     const used = this.process.cpuMs();
-    if (used === undefined) return;
-    const since = this.#stuckCpu ?? used;
-    this.#stuckCpu = since;
-    if (used - since < aboard.execution.cpuMs) return;
+    const { cpuMs } = execution.spec.limits;
+    if (used === undefined || baseMs === undefined || used - baseMs < cpuMs) return;
     this.kill('blamed');
-    aboard.execution.end(
+    execution.end(
       'CPU_LIMIT_EXCEEDED',
-      `The script used more than cpuMs (${aboard.execution.cpuMs}) of CPU time, in code that cannot be interrupted`,
+      `The script used more than cpuMs (${cpuMs}) of CPU time, in code that cannot be interrupted`,
     );
   }
-  /** CPU time of the process when it was first found stuck, in ms. */
-  #stuckCpu: number | undefined;
 
   #receive(message: WorkerMessage): void {
-    this.#stuckCpu = undefined;
     if (message.t === 'pong') {
-      this.#pinged = undefined;
+      this.#silence = undefined;
     } else if (message.t === 'ready') {
       this.#machine.send({ type: 'worker.ready' });
       this.#options.onReady(this);
-    } else if (message.t === 'unfit') {
-      this.#options.onUnfit(this, message.message);
     } else {
       const execution = this.#aboard.get(message.x)?.execution;
       if (execution === undefined) return;

@@ -81,6 +81,33 @@ export class Attempt {
     this.#stop('CANCELLED', '');
   }
 
+  /** A threaded script has ended, though something that it started may still run: that ends here. */
+  endedInside(end: string): void {
+    if (this.#phase === 'over') return;
+    const cpu = this.#cpu();
+    this.#end(false);
+    this.#host.send(
+      `{"t":"step","x":${this.id},"n":${this.#applied},"cpu":${cpu},"heap":0,"s":{"items":[],"end":${end}}}`,
+    );
+  }
+
+  /** V8 gave up on the isolate: it is as good as gone, and so is this process. */
+  outOfMemory(): void {
+    if (this.#phase === 'over') return;
+    this.#phase = 'over';
+    this.#host.send(
+      JSON.stringify({
+        t: 'stopped',
+        x: this.id,
+        code: 'MEMORY_LIMIT_EXCEEDED',
+        message: `The script used more memory than its isolate could give (memoryBytes ${this.#start.memoryBytes})`,
+        stack: '',
+        cpu: this.#cpuSeen,
+        heap: 0,
+      }),
+    );
+  }
+
   /** Stop a threaded script that has used up its CPU time. */
   checkCpu(): void {
     if (this.#phase === 'inside' && this.#cpu() >= this.#start.cpuMs) this.#stopForCpu();

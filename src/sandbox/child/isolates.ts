@@ -140,7 +140,10 @@ export class IsolateCache {
       }),
       limitMiB,
       hard,
-      call: new ivm.Callback((op: unknown, text: unknown) => this.#options.onCall(cell, String(op), String(text)), { sync: true }),
+      call: new ivm.Callback(
+        (op: unknown, text: unknown) => this.#options.onCall(cell, String(op), String(text)),
+        { sync: true },
+      ),
       context: undefined,
       enter: undefined,
       tenant: undefined,

@@ -15,6 +15,8 @@ import { type Cell, IsolateCache } from './isolates.ts';
 import { lockDown } from './lockdown.ts';
 
 const STRIPPER = 'amaro';
+/** How long a dying worker may take to say why, in ms. */
+const LAST_WORDS_MS = 100;
 const { values } = parseArgs({
   options: {
     'max-frame-bytes': { type: 'string', default: '' },
@@ -44,11 +46,18 @@ const cache = new IsolateCache({
   onCall: (cell, op, text) => {
     if (op === 'url') return urlHost(text);
     const attempt = byCell.get(cell);
-    if (attempt !== undefined) send(`{"t":"items","x":${attempt.id},"items":${text}}`);
+    // The isolate that calls is still inside: it is left alone until the call has returned.
+    if (op === 'end') setImmediate(() => attempt?.endedInside(text));
+    else if (attempt !== undefined) send(`{"t":"items","x":${attempt.id},"items":${text}}`);
     return '';
   },
-  // V8 cannot go on in this process. The parent knows who was aboard.
-  onCatastrophe: die,
+  onCatastrophe: (cell) => {
+    // V8 cannot go on in this process, and only a lack of memory makes it say so. What can be said is said.
+    byCell.get(cell)?.outOfMemory();
+    writer.flush();
+    socket.end(die);
+    setTimeout(die, LAST_WORDS_MS);
+  },
 });
 
 const forget = (attempt: Attempt): void => {
@@ -99,10 +108,10 @@ function watchCpu(): void {
   }, CPU_CHECK_MS);
 }
 
-let idle: NodeJS.Immediate | undefined;
+let _idle: NodeJS.Immediate | undefined;
 function scheduleIdle(): void {
-  idle ??= setImmediate(() => {
-    idle = undefined;
+  _idle ??= setImmediate(() => {
+    _idle = undefined;
     if (cache.prepare()) scheduleIdle();
   });
 }

@@ -27,6 +27,7 @@ export function installConsole(
   const { apply, define, stringify, text } = kit;
   const { getPrototypeOf, ownKeys, getOwnPropertyDescriptor } = Reflect;
   const { isArray } = Array;
+  const isFiniteNumber = Number.isFinite;
   const objectTag = Object.prototype.toString;
   const mapForEach = Map.prototype.forEach;
   const setForEach = Set.prototype.forEach;
@@ -90,7 +91,7 @@ export function installConsole(
     }
     if (tag === '[object Date]') {
       const time = apply(dateValue as never, value, []) as number;
-      const shown = time === time ? (apply(toISO as never, value, []) as string) : 'Invalid Date';
+      const shown = isFiniteNumber(time) ? (apply(toISO as never, value, []) as string) : 'Invalid Date';
       budget.left -= shown.length;
       return shown;
     }
@@ -270,7 +271,7 @@ export function installConsole(
       delete timers[label(name)];
     },
   };
-  methods['groupCollapsed'] = methods['group'] as (...args: unknown[]) => void;
+  methods.groupCollapsed = methods.group as (...args: unknown[]) => void;
 
   const guestConsole = {};
   const names = ownKeys(methods);

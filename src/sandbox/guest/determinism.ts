@@ -44,6 +44,7 @@ export function installDeterminism(global: Record<string, unknown>, kit: GuestKi
   });
 
   const NativeDate = Date;
+  // biome-ignore lint/suspicious/noShadowRestrictedNames: scripts see this name as `Date.name`.
   const GuestDate = function Date(this: unknown, ...args: unknown[]) {
     if (new.target === undefined) return new NativeDate(clock).toString();
     return construct(NativeDate, args.length === 0 ? [clock] : args, new.target);
@@ -83,27 +84,29 @@ export function installDeterminism(global: Record<string, unknown>, kit: GuestKi
     type Value = Record<string, (argument?: unknown) => Value>;
     const made = {};
     const add = (value: Value): Value => {
-      const maker = value['constructor'] as unknown as { name: string };
+      const maker = value.constructor as unknown as { name: string };
       define(made, maker.name, maker);
       return value;
     };
-    const fromMs = (ms: number): Value => (new NativeDate(ms) as unknown as Value)['toTemporalInstant']?.() as Value;
-    const zonedAt = (zone: unknown): Value => fromMs(clock)['toZonedDateTimeISO']?.(zone === undefined ? 'UTC' : zone) as Value;
+    const fromMs = (ms: number): Value =>
+      (new NativeDate(ms) as unknown as Value).toTemporalInstant?.() as Value;
+    const zonedAt = (zone: unknown): Value =>
+      fromMs(clock).toZonedDateTimeISO?.(zone === undefined ? 'UTC' : zone) as Value;
     const instant = add(fromMs(0));
     const zoned = add(zonedAt('UTC'));
-    const date = add(zoned['toPlainDate']?.() as Value);
-    add(zoned['toPlainTime']?.() as Value);
-    add(zoned['toPlainDateTime']?.() as Value);
-    add(date['toPlainYearMonth']?.() as Value);
-    add(date['toPlainMonthDay']?.() as Value);
-    add(instant['since']?.(instant) as Value);
+    const date = add(zoned.toPlainDate?.() as Value);
+    add(zoned.toPlainTime?.() as Value);
+    add(zoned.toPlainDateTime?.() as Value);
+    add(date.toPlainYearMonth?.() as Value);
+    add(date.toPlainMonthDay?.() as Value);
+    add(instant.since?.(instant) as Value);
     const now = {};
     define(now, 'instant', () => fromMs(clock));
     define(now, 'timeZoneId', () => 'UTC');
     define(now, 'zonedDateTimeISO', (zone: unknown) => zonedAt(zone));
-    define(now, 'plainDateISO', (zone: unknown) => zonedAt(zone)['toPlainDate']?.());
-    define(now, 'plainTimeISO', (zone: unknown) => zonedAt(zone)['toPlainTime']?.());
-    define(now, 'plainDateTimeISO', (zone: unknown) => zonedAt(zone)['toPlainDateTime']?.());
+    define(now, 'plainDateISO', (zone: unknown) => zonedAt(zone).toPlainDate?.());
+    define(now, 'plainTimeISO', (zone: unknown) => zonedAt(zone).toPlainTime?.());
+    define(now, 'plainDateTimeISO', (zone: unknown) => zonedAt(zone).toPlainDateTime?.());
     define(now, Symbol.toStringTag, 'Temporal.Now');
     define(made, 'Now', now);
     define(made, Symbol.toStringTag, 'Temporal');
@@ -111,18 +114,25 @@ export function installDeterminism(global: Record<string, unknown>, kit: GuestKi
   };
   const replaceTemporal = (): void => {
     if (!('Temporal' in global)) return;
-    delete global['Temporal'];
+    delete global.Temporal;
     const set = (value: unknown): void => define(global, 'Temporal', value);
     const get = (): unknown => {
       const made = makeTemporal();
       set(made);
       return made;
     };
-    defineProperty(global, 'Temporal', { __proto__: null, get, set, enumerable: false, configurable: true } as PropertyDescriptor);
+    defineProperty(global, 'Temporal', {
+      __proto__: null,
+      get,
+      set,
+      enumerable: false,
+      configurable: true,
+    } as PropertyDescriptor);
   };
 
   // A growable buffer reserves memory that the isolate's limit does not count.
   const NativeBuffer = ArrayBuffer;
+  // biome-ignore lint/suspicious/noShadowRestrictedNames: scripts see this name as `ArrayBuffer.name`.
   const GuestBuffer = function ArrayBuffer(
     this: unknown,
     length: unknown,
@@ -143,7 +153,7 @@ export function installDeterminism(global: Record<string, unknown>, kit: GuestKi
     Object.getOwnPropertyDescriptor(NativeBuffer, Symbol.species) ?? {},
   );
   define(NativeBuffer.prototype, 'constructor', GuestBuffer);
-  delete (NativeBuffer.prototype as unknown as Record<string, unknown>)['resize'];
+  delete (NativeBuffer.prototype as unknown as Record<string, unknown>).resize;
   define(global, 'ArrayBuffer', GuestBuffer);
 
   const gone = [

@@ -255,6 +255,10 @@ export function installExecution(
     if (!running) return;
     running = false; // E3
     end = json;
+    if (!stream || host.call === undefined) return;
+    // On a thread of its own it need not come to rest first: what it left running ends with it.
+    flush();
+    host.call('end', json);
   };
   const fail = (error: unknown): void => {
     const kind = kindOf(error); // E4

@@ -38,7 +38,7 @@ export function installHarden(global: Record<string, unknown>, kit: GuestKit): (
   };
 
   return () => {
-    void global['Temporal']; // Made now: a frozen global takes no new value.
+    void global.Temporal; // Made now: a frozen global takes no new value.
     const prototypes = [Object, Function, Array, Promise, Map, Set, Date, RegExp, Iterator].map(
       (maker) => maker.prototype as object,
     );
@@ -73,7 +73,7 @@ export function installHarden(global: Record<string, unknown>, kit: GuestKit): (
       reach(getPrototypeOf(iterable[Symbol.iterator]()));
     reach(getPrototypeOf(Iterator.from({ next: () => ({ done: true, value: undefined }) })));
     reach(getPrototypeOf([].values().map((value) => value)));
-    const params = global['URLSearchParams'] as undefined | (new () => { entries(): object });
+    const params = global.URLSearchParams as undefined | (new () => { entries(): object });
     if (params !== undefined) reach(getPrototypeOf(new params().entries()));
     for (const key of ownKeys(global)) {
       const property = getOwnPropertyDescriptor(global, key);

@@ -26,7 +26,7 @@ export interface GuestKit {
 
 /** The one function of the host that the guest may call. It answers text and never throws. */
 export interface GuestHost {
-  call: ((op: 'flush' | 'url', text: string) => string) | undefined;
+  call: ((op: 'flush' | 'end' | 'url', text: string) => string) | undefined;
 }
 
 export function installKit(): GuestKit {

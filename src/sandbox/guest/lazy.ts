@@ -13,7 +13,6 @@ export function installLazily(
   names: readonly string[],
   make: () => void,
 ): () => void {
-  'use strict';
   const { define } = kit;
   const { defineProperty, getOwnPropertyDescriptor } = Reflect;
   const getters: unknown[] = [];
@@ -27,6 +26,8 @@ export function installLazily(
       const found = getOwnPropertyDescriptor(global, names[index] as string);
       define(kept, index, found === undefined || found.get === getters[index] ? undefined : found);
     }
+    // A making that fails (a script patched what it needs) must not leave the accessors to call themselves.
+    for (let index = 0; index < names.length; index++) define(global, names[index] as string, undefined);
     make();
     for (let index = 0; index < names.length; index++) {
       const own = kept[index];
@@ -42,7 +43,13 @@ export function installLazily(
     };
     define(getters, index, get);
     const set = (value: unknown): void => define(global, name, value);
-    defineProperty(global, name, { __proto__: null, get, set, enumerable: false, configurable: true } as PropertyDescriptor);
+    defineProperty(global, name, {
+      __proto__: null,
+      get,
+      set,
+      enumerable: false,
+      configurable: true,
+    } as PropertyDescriptor);
   }
   return load;
 }

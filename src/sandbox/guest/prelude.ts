@@ -10,9 +10,9 @@ import { installDeterminism } from './determinism.ts';
 import { installExecution } from './execution.ts';
 import { installHarden } from './harden.ts';
 import { installKit } from './kit.ts';
+import { installLazily } from './lazy.ts';
 import { installTrace } from './trace.ts';
 import { WEB_GLOBALS, webSource } from './web.ts';
-import { installLazily } from './lazy.ts';
 
 /** The file name in every stack that a script sees. */
 export const SCRIPT_NAME = 'script.js';

@@ -32,9 +32,9 @@ export const WEB_GLOBALS = [
 ] as const;
 
 /**
- * Source text of a function `(global, host) => void` that installs every web global on `global`; `host` is a
- * {@link GuestHost}. Run it before any script, while the V8 startup snapshot is made: it calls no function of
- * the host's and leaves nothing behind but the globals.
+ * Source text of a function `(global, host) => void` that makes every web global on `global`; `host` is a
+ * {@link GuestHost}. It calls no function of the host's and leaves nothing behind but the globals. It may run
+ * after a script has patched intrinsics (see lazy.ts): the host function still sees primitive strings only.
  */
 export function webSource(): string {
   return `((global, host) => {
