@@ -7,6 +7,6 @@ export default defineConfig({
     hookTimeout: 30_000,
     // Worker processes are the load; two test files at a time are what two cores bear.
     maxWorkers: 2,
-    reporters: ['default'],
+    reporters: ['default', './test/summary.ts'],
   },
 });

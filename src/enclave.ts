@@ -202,15 +202,18 @@ export class Enclave implements AsyncDisposable {
         ? this.#limits
         : checkMemory(resolveLimits(options.limits, this.#limits, 'options.limits'), maxWorkerMemory);
     const tenantKey = tenant === undefined ? this.#realm : `${this.#realm}:${tenant}`;
+    const key = `${tenantKey}#${createHash('sha1').update(code).digest('base64')}`;
     return {
       id: uuid(),
       input: inputJson(options.input, limits.maxToolPayloadBytes),
       tenantKey,
       tenant,
-      key: `${tenantKey}#${createHash('sha1').update(code).digest('base64')}`,
+      key,
       isolation: checkIsolation(options.isolation, 'options.isolation') ?? this.#isolation,
       limits,
       seed: seedWords(seed),
+      heavy: this.#pool.isHeavy(key),
+      onHeavy: () => this.#pool.noteHeavy(key),
       maxReplayBytes,
       tools: this.#toolPort(options.tools, limits),
       onEvent: onEvent === undefined ? undefined : this.#guarded(onEvent),

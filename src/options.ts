@@ -59,7 +59,7 @@ export interface WorkerPoolOptions {
   readonly poolSize?: number | undefined;
   /** Workers kept even when idle. Default 1; 0 to `poolSize`. */
   readonly minWorkers?: number | undefined;
-  /** Resident memory of one worker process, in bytes. Default 256 MiB; 96 MiB to 64 GiB. Over it between executions the worker is recycled; over it during one it is killed. */
+  /** Resident memory of one worker process, in bytes. Default 256 MiB; 96 MiB to 64 GiB. Over three quarters of it between executions the worker is recycled; over it during one it is killed. */
   readonly maxWorkerMemory?: number | undefined;
   /** Recycle a worker after this many executions. Default 1,000; 1 to 1,000,000,000. The replacement is ready before the old worker drains, so the last executions before a recycle may pass the number. */
   readonly maxExecutionsPerWorker?: number | undefined;

@@ -27,6 +27,9 @@ import type { Delivery, GuestEnd, GuestItem, Isolation, StartMessage, StopCode, 
 /** How long a worker may take to stop a script before it is killed, in ms. */
 export const STOP_GRACE_MS = 250;
 
+/** Evictions by others' faults after which an execution gets an isolate and a thread of its own. */
+const MAX_EVICTIONS = 2;
+
 /** How tools are reached. `canonical` is undefined for a name that stands for no tool the script may call. */
 export interface ToolPort {
   readonly call: (
@@ -63,6 +66,10 @@ export interface ExecutionSpec {
   readonly seed: readonly [number, number, number, number];
   readonly maxReplayBytes: number;
   readonly tools: ToolPort;
+  /** Known to need a thread of its own: it gets one from the start. */
+  readonly heavy: boolean;
+  /** It turned out to need a thread of its own. */
+  readonly onHeavy: () => void;
   readonly onEvent: ((event: ExecutionEvent) => void) | undefined;
   readonly onEnd: (result: ExecutionResult) => void;
 }
@@ -98,6 +105,7 @@ export class Execution {
   #startedAt: number | undefined;
   #clock = 0;
   #attempts = 0;
+  #evictions = 0;
   #threaded = false;
   #seq = 0;
   #stdoutBytes = 0;
@@ -118,6 +126,7 @@ export class Execution {
   constructor(spec: ExecutionSpec) {
     this.spec = spec;
     this.#journal = new Journal(spec.id, spec.maxReplayBytes);
+    this.#threaded = spec.heavy;
     this.#emit('session_init', { executionId: spec.id });
   }
 
@@ -165,8 +174,7 @@ export class Execution {
       input: spec.input,
       cpuMs: limits.cpuMs,
       memoryBytes: limits.memoryBytes,
-      // What cannot be started again must not be preempted.
-      threaded: this.#threaded || !this.#journal.replayable,
+      threaded: this.#threaded,
       deliveries: this.#journal.deliveries,
       config: {
         seed: spec.seed,
@@ -180,18 +188,15 @@ export class Execution {
     };
   }
 
-  /** The worker's own thread is too good for this script: start again on one of its own. */
-  preempted(): void {
+  /**
+   * The worker gave up this attempt: the script is too `heavy` for the worker's own thread and needs one of its
+   * own, or it was in an isolate that another script's fault took away.
+   */
+  preempted(heavy: boolean): void {
     if (this.#phase.at === 'stopping') return this.#phase.end();
     if (this.#phase.at !== 'seated') return;
-    this.#threaded = true;
-    if (!this.#journal.replayable) {
-      return this.#fail(
-        'WORKER_CRASHED',
-        'The script needed a thread of its own, but more was delivered to it than maxReplayBytes keeps',
-        { sound: true },
-      );
-    }
+    if (heavy || ++this.#evictions >= MAX_EVICTIONS) this.#threaded = true;
+    if (heavy) this.spec.onHeavy();
     this.#phase.seat.again();
   }
 
@@ -389,6 +394,11 @@ export class Execution {
     const delivery: Delivery = [entry.index, code, payload, this.#clock];
     this.#journal.deliver(entry, delivery, performance.now());
     if (this.#phase.at !== 'seated') return;
+    if (!this.#journal.replayable && !this.#threaded) {
+      // What cannot be started again must not be preempted: it moves while it still can be.
+      this.#threaded = true;
+      return this.#phase.seat.again();
+    }
     this.#sent++;
     this.#phase.seat.waiting(false);
     this.#phase.seat.deliver([delivery]);

@@ -97,7 +97,8 @@ export type WorkerMessage =
       readonly end: GuestEnd | undefined;
       readonly usage: Usage;
     }
-  | { readonly t: 'preempted'; readonly x: number }
+  /** To be started again: on a thread of its own if it was `heavy`, else as before. */
+  | { readonly t: 'preempted'; readonly x: number; readonly heavy: boolean }
   | {
       readonly t: 'stopped';
       readonly x: number;
@@ -137,7 +138,7 @@ export function parseWorkerMessage(text: string): WorkerMessage {
     case 'items':
       return { t: 'items', x: integer(message.x), items: items(message.items) };
     case 'preempted':
-      return { t: 'preempted', x: integer(message.x) };
+      return { t: 'preempted', x: integer(message.x), heavy: message.heavy === true };
     case 'stopped':
       return {
         t: 'stopped',

@@ -23,6 +23,8 @@ import { Slot } from './slot.ts';
 const INSPECT_MS = 50;
 /** Planned recycles under load may take this share of one core: a start is followed by a pause of so many starts. */
 const RECYCLE_PAUSE_FACTOR = 4;
+/** Heavy scripts remembered. */
+const MAX_HEAVY = 1_000;
 const BACKOFF = { baseDelayMs: 50, maxDelayMs: 5_000 };
 
 /** What a pool tells its observers. */
@@ -109,6 +111,21 @@ export class WorkerPool {
   observe(observer: PoolObserver): () => void {
     this.#observers.add(observer);
     return () => this.#observers.delete(observer);
+  }
+
+  // ---- heavy scripts -------------------------------------------------------------------------------------
+
+  /** Scripts that passed the quantum, the latest last: they are not tried on a worker's own thread again. */
+  readonly #heavy = new Set<string>();
+
+  isHeavy(key: string): boolean {
+    return this.#heavy.has(key);
+  }
+
+  noteHeavy(key: string): void {
+    this.#heavy.add(key);
+    const [oldest] = this.#heavy;
+    if (this.#heavy.size > MAX_HEAVY && oldest !== undefined) this.#heavy.delete(oldest);
   }
 
   // ---- executions ----------------------------------------------------------------------------------------

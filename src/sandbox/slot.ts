@@ -12,8 +12,10 @@ import { WorkerProcess, type WorkerProcessOptions } from './process.ts';
 
 /** A worker with several executions aboard that is silent for this long is killed, in ms. */
 const STALL_MS = 1_000;
-/** An idle time after which a worker's memory is read again before it gets an execution, in ms. */
-const CALM_MS = 20;
+/** An execution longer than this may have changed how much memory its worker holds, in ms. */
+const CALM_MS = 5;
+/** Share of `maxWorkerMemory` that an idle worker may hold before it is recycled. */
+const MAX_IDLE_SHARE = 0.75;
 /** Silence after which a worker is asked whether it still listens, in ms. */
 const QUIET_MS = 250;
 
@@ -50,6 +52,7 @@ export class Slot {
   #silence: { readonly since: number; readonly cpuMs: number | undefined } | undefined;
   /** Resident memory when nothing was aboard last, in bytes. */
   #calmBytes = 0;
+  #calmStale = true;
   #pings = 0;
   /** Why this process was ended from here, if it was: nothing aboard, one execution to blame, one of several. */
   #verdict: 'none' | 'stopped' | 'blamed' | 'suspected' = 'none';
@@ -109,8 +112,6 @@ export class Slot {
   /** Give it an execution. */
   board(execution: Execution): void {
     this.#machine.send({ type: 'execution.assigned' });
-    if (this.#aboard.size === 0 && this.idleMs >= CALM_MS)
-      this.#calmBytes = this.process.residentBytes() ?? this.#calmBytes;
     const aboard: Aboard = { execution, attempt: 0 };
     const seat: Seat = {
       deliver: (deliveries) => this.process.send({ t: 'deliver', x: aboard.attempt, d: deliveries }),
@@ -121,15 +122,22 @@ export class Slot {
       leave: (sound) => {
         this.#aboard.delete(aboard.attempt);
         this.#idleSince = performance.now();
+        // A short execution leaves a process as it was; reading its memory each time would cost more than it.
+        if (execution.seatedMs > CALM_MS) this.#calmStale = true;
         this.#machine.send({ type: 'execution.settled' });
         this.#options.onLeave(this, execution, sound);
       },
     };
+    if (this.#aboard.size === 0 && this.#calmStale) {
+      this.#calmStale = false;
+      this.#calmBytes = this.process.residentBytes() ?? this.#calmBytes;
+    }
     this.#start(aboard, seat);
   }
 
   #start(aboard: Aboard, seat: Seat): void {
-    this.#aboard.delete(aboard.attempt);
+    // Ends the attempt that is there, if one is: a worker knows nothing of executions.
+    if (this.#aboard.delete(aboard.attempt)) this.process.send({ t: 'cancel', x: aboard.attempt });
     aboard.attempt = ++attempts;
     this.#aboard.set(aboard.attempt, aboard);
     this.process.send(aboard.execution.seat(seat, aboard.attempt));
@@ -155,7 +163,8 @@ export class Slot {
   inspect(maxMemory: number): void {
     this.memoryBytes = this.process.residentBytes() ?? this.memoryBytes;
     if (this.#aboard.size === 0) this.#calmBytes = this.memoryBytes;
-    if (this.memoryBytes > maxMemory) this.#tooLarge(maxMemory);
+    const allowed = this.#aboard.size === 0 ? maxMemory * MAX_IDLE_SHARE : maxMemory;
+    if (this.memoryBytes > allowed) this.#tooLarge(maxMemory);
     else if (this.#aboard.size > 0) this.#listen();
   }
 
@@ -226,7 +235,7 @@ export class Slot {
         case 'stopped':
           return execution.stopped(message.code, message.message, message.stack, message.usage);
         case 'preempted':
-          return execution.preempted();
+          return execution.preempted(message.heavy);
       }
     }
   }

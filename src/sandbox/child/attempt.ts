@@ -15,7 +15,7 @@
 
 import { BODY_LINE_OFFSET, SCRIPT_NAME } from '../guest/prelude.ts';
 import type { Delivery, StartMessage, StopCode, Usage } from '../messages.ts';
-import { type Cell, dispose, type EntryArgument, type IsolateCache } from './isolates.ts';
+import type { EntryArgument, IsolateCache, Occupant, Room } from './isolates.ts';
 import { looksLikeTypeScript, StripError, type Stripped, stripTypes } from './strip.ts';
 
 /** Longest entry on the worker's own thread, in ms. */
@@ -31,6 +31,10 @@ export interface AttemptHost {
   readonly cache: IsolateCache;
   readonly send: (text: string) => void;
   readonly onEnd: (attempt: Attempt) => void;
+  /** The script asks for something while it runs. */
+  readonly onCall: (attempt: Attempt, op: string, text: string) => string;
+  /** This process cannot go on. */
+  readonly onCatastrophe: () => void;
   readonly maxFrameBytes: number;
 }
 
@@ -38,24 +42,35 @@ export class Attempt {
   readonly id: number;
   readonly #start: StartMessage;
   readonly #host: AttemptHost;
-  readonly #cell: Cell;
-  readonly #cpuBase: bigint;
+  readonly #room: Room;
+  readonly #occupant: Occupant;
   #entries: Entry[] = [];
   #phase: 'idle' | 'inside' | 'over' = 'idle';
   #stripped = false;
-  #cpuSeen = 0;
+  /** CPU time of the entries that are over, and of the isolate when the present one began, in ns. */
+  #cpuUsed = 0n;
+  #cpuBase: bigint | undefined;
   #applied = 0;
 
   constructor(start: StartMessage, host: AttemptHost) {
     this.id = start.x;
     this.#start = start;
     this.#host = host;
-    this.#cell = host.cache.acquire(start.isolation, start.tenant, start.memoryBytes);
-    this.#cpuBase = this.#cell.isolate.cpuTime;
-  }
-
-  get cell(): Cell {
-    return this.#cell;
+    this.#occupant = {
+      onCall: (op, text) => host.onCall(this, op, text),
+      onCatastrophe: () => {
+        this.#outOfMemory();
+        host.onCatastrophe();
+      },
+      onEvicted: () => this.#preempt(false),
+    };
+    this.#room = host.cache.acquire(
+      start.isolation,
+      start.tenant,
+      start.memoryBytes,
+      start.threaded,
+      this.#occupant,
+    );
   }
 
   /** True if a thread of its own runs the script, and nothing but `checkCpu` bounds its CPU time. */
@@ -92,8 +107,9 @@ export class Attempt {
   }
 
   /** V8 gave up on the isolate: it is as good as gone, and so is this process. */
-  outOfMemory(): void {
+  #outOfMemory(): void {
     if (this.#phase === 'over') return;
+    if (this.#room.cell.occupants.size > 1) return; // Whose fault it was, a start of each alone will tell.
     this.#phase = 'over';
     this.#host.send(
       JSON.stringify({
@@ -102,7 +118,7 @@ export class Attempt {
         code: 'MEMORY_LIMIT_EXCEEDED',
         message: `The script used more memory than its isolate could give (memoryBytes ${this.#start.memoryBytes})`,
         stack: '',
-        cpu: this.#cpuSeen,
+        cpu: Number(this.#cpuUsed) / 1e6,
         heap: 0,
       }),
     );
@@ -116,7 +132,9 @@ export class Attempt {
   #enqueueBegin(stripped: Stripped): void {
     const { config, input, deliveries } = this.#start;
     const full = stripped.map === undefined ? config : { ...config, map: stripped.map };
-    this.#entries = [['begin', stripped.code, input, JSON.stringify(full), this.#cell.call, this.#cell.hard]];
+    this.#entries = [
+      ['begin', stripped.code, input, JSON.stringify(full), this.#room.cell.call, this.#room.cell.hard],
+    ];
     for (const delivery of deliveries) this.#entries.push(['deliver', ...delivery]);
   }
 
@@ -143,43 +161,59 @@ export class Attempt {
   }
 
   #enterNow(entry: Entry): boolean {
+    const { cell, enter } = this.#room;
     const left = this.#start.cpuMs - this.#cpu();
     const timeout = Math.max(1, Math.min(QUANTUM_MS, Math.ceil(left)));
     const began = performance.now();
+    cell.current = this.#occupant;
+    this.#cpuBase = cell.isolate.cpuTime;
     try {
-      this.#cell.enter?.applySync(undefined, entry, { timeout });
+      enter.applySync(undefined, entry, { timeout });
     } catch {
-      if (this.#cell.isolate.isDisposed) return this.#stopForMemory();
+      if (cell.isolate.isDisposed) return this.#stopForMemory();
       if (performance.now() - began >= timeout - 1) {
         if (this.#cpu() >= this.#start.cpuMs) return this.#stopForCpu();
-        this.#end(false);
-        this.#host.send(`{"t":"preempted","x":${this.id}}`);
-        return false;
+        return this.#preempt(true);
       }
       // A rejection that nobody handled: it ends nothing by itself (README, "Inside a script").
     }
+    this.#settleCpu();
     return true;
   }
 
   #enterThreaded(entry: Entry): void {
+    const { cell, enter } = this.#room;
     this.#phase = 'inside';
+    cell.current = this.#occupant;
+    this.#cpuBase = cell.isolate.cpuTime;
     const next = (): void => {
       if (this.#phase === 'over') return;
       this.#phase = 'idle';
-      if (this.#cell.isolate.isDisposed) this.#stopForMemory();
+      this.#settleCpu();
+      if (cell.isolate.isDisposed) this.#stopForMemory();
       else this.#pump();
     };
-    const running = this.#cell.enter?.apply(undefined, entry);
     // Rejected: the isolate was disposed (then `next` sees it), or nobody handled a rejection of the script's.
-    Promise.resolve(running).then(next, next);
+    Promise.resolve(enter.apply(undefined, entry)).then(next, next);
+  }
+
+  /**
+   * Leave this attempt to be started again: because it passed the quantum (`heavy`), or because somebody else's
+   * fault took the isolate away.
+   */
+  #preempt(heavy: boolean): false {
+    if (this.#phase === 'over') return false;
+    this.#end(false);
+    this.#host.send(`{"t":"preempted","x":${this.id},"heavy":${heavy}}`);
+    return false;
   }
 
   #report(): void {
     let taken: string;
     try {
-      taken = this.#cell.enter?.applySync(undefined, ['take'], { timeout: TAKE_MS }) ?? '';
+      taken = this.#room.enter.applySync(undefined, ['take'], { timeout: TAKE_MS });
     } catch {
-      if (this.#cell.isolate.isDisposed) this.#stopForMemory();
+      if (this.#room.cell.isolate.isDisposed) this.#stopForMemory();
       else this.#stopForCpu();
       return;
     }
@@ -212,6 +246,8 @@ export class Attempt {
   }
 
   #stopForMemory(): false {
+    // With others in the isolate nobody knows whose memory it was: alone in one, this script will show.
+    if (this.#room.cell.occupants.size > 1) return this.#preempt(true);
     this.#stop('MEMORY_LIMIT_EXCEEDED', `The script used more than memoryBytes (${this.#start.memoryBytes})`);
     return false;
   }
@@ -240,10 +276,13 @@ export class Attempt {
 
   #nativeSyntaxError(): { message: string; line: number; column: number } | undefined {
     try {
-      this.#cell.isolate.compileScriptSync(`(async function anonymous(\n) {\n${this.#start.source}\n})`, {
-        filename: SCRIPT_NAME,
-        lineOffset: -BODY_LINE_OFFSET,
-      });
+      this.#room.cell.isolate.compileScriptSync(
+        `(async function anonymous(\n) {\n${this.#start.source}\n})`,
+        {
+          filename: SCRIPT_NAME,
+          lineOffset: -BODY_LINE_OFFSET,
+        },
+      );
     } catch (error) {
       const found = /^(.*) \[script\.js:(\d+):(\d+)\]$/s.exec(error instanceof Error ? error.message : '');
       if (found !== null)
@@ -262,21 +301,31 @@ export class Attempt {
 
   /** Leave the isolate: kept if it is sound, else thrown away. Returns the heap in use, in bytes. */
   #end(sound: boolean): number {
+    this.#settleCpu();
     this.#phase = 'over';
     this.#entries = [];
-    if (sound) this.#host.cache.release(this.#cell, this.#start.isolation, true);
-    else dispose(this.#cell);
+    this.#host.cache.release(this.#room, this.#start.isolation, sound, this.#occupant);
     this.#host.onEnd(this);
-    return this.#cell.heap;
+    return this.#room.cell.heap;
+  }
+
+  /** The present entry is over: book its CPU time. */
+  #settleCpu(): void {
+    if (this.#cpuBase === undefined) return;
+    this.#cpuUsed += this.#cpuSinceEntry();
+    this.#cpuBase = undefined;
+  }
+
+  #cpuSinceEntry(): bigint {
+    try {
+      return this.#cpuBase === undefined ? 0n : this.#room.cell.isolate.cpuTime - this.#cpuBase;
+    } catch {
+      return 0n; // Disposed: what was booked stands.
+    }
   }
 
   /** CPU time of this attempt so far, in ms. */
   #cpu(): number {
-    try {
-      this.#cpuSeen = Number(this.#cell.isolate.cpuTime - this.#cpuBase) / 1e6;
-    } catch {
-      // Disposed: the last reading stands.
-    }
-    return this.#cpuSeen;
+    return Number(this.#cpuUsed + this.#cpuSinceEntry()) / 1e6;
   }
 }

@@ -2,10 +2,10 @@
  * The isolates of one worker: made ahead while it is idle, kept warm per tenant, let go when they are due.
  *
  * Invariants:
- *  C1  An isolate serves one execution at a time, so its CPU time, its memory and its microtasks are that
- *      execution's alone.
- *  C2  An isolate that ran a tenant's script serves no other tenant, ever.
- *  C3  After a fault (time, memory, preemption) an isolate is thrown away.
+ *  C1  An isolate that ran a tenant's script serves no other tenant, ever.
+ *  C2  Several executions are in one isolate only if they are one tenant's, at level 'context', on the worker's
+ *      own thread: each has a context of its own, and entries follow one another.
+ *  C3  After a fault (time, memory, preemption) an isolate is thrown away with everything in it.
  *  C4  Kept isolates are bounded in number and in bytes; the least recently used goes first.
  */
 import ivm from 'isolated-vm';
@@ -20,36 +20,57 @@ export type Enter = ivm.Reference<(...args: EntryArgument[]) => string>;
 /** What an entry may hand over. */
 export type EntryArgument = string | number | boolean | ivm.Callback;
 
-/** An isolate with a context that is ready for one script. */
+/** Who is in an isolate. */
+export interface Occupant {
+  /** The script asks the host for something while it runs. */
+  readonly onCall: (op: string, text: string) => string;
+  /** V8 gave up on the isolate. */
+  readonly onCatastrophe: () => void;
+  /** Another occupant's fault took the isolate away. */
+  readonly onEvicted: () => void;
+}
+
+/** An isolate. */
 export interface Cell {
   readonly isolate: ivm.Isolate;
   readonly limitMiB: number;
   readonly hard: boolean;
-  /** The guest's one call to the host. */
+  /** The guest's one call to the host; it reaches whoever is being entered. */
   readonly call: ivm.Callback;
-  context: ivm.Context | undefined;
-  enter: Enter | undefined;
-  /** Whose scripts ran in it; undefined while it is blank. */
+  /** Whose scripts run in it; undefined while it is blank. */
   tenant: string | undefined;
-  /** Heap in use after its last script, in bytes. */
+  readonly occupants: Set<Occupant>;
+  /** Who was entered last. */
+  current: Occupant | undefined;
+  /** A room made ahead; at level 'realm' the one room there is. */
+  spare: Room | undefined;
+  /** Takes no more occupants: its heap is too full. */
+  full: boolean;
+  /** Heap in use when last measured, in bytes. */
   heap: number;
 }
 
+/** A context in an isolate, ready for one script. */
+export interface Room {
+  readonly cell: Cell;
+  readonly context: ivm.Context;
+  readonly enter: Enter;
+}
+
 export interface IsolateCacheOptions {
+  /** Most isolates kept while nobody is in them. */
   readonly maxWarm: number;
+  /** Most heap of those, in bytes. */
   readonly budgetBytes: number;
-  /** The guest's one call to the host. */
-  readonly onCall: (cell: Cell, op: string, text: string) => string;
-  readonly onCatastrophe: (cell: Cell, message: string) => void;
 }
 
 export class IsolateCache {
   readonly #options: IsolateCacheOptions;
   readonly #snapshot: ivm.ExternalCopy<ArrayBuffer>;
-  /** Kept cells, least recently used first. */
-  #warm: Cell[] = [];
+  /** Isolates of tenants, least recently used first. */
+  #cells: Cell[] = [];
   #blank: Cell | undefined;
-  /** The kind of cell to prepare ahead: that of the last request for a fresh one. */
+  /** The kind of isolate to make ahead: that of the last request for a fresh one. */
   #wanted: { readonly limitMiB: number; readonly hard: boolean } = { limitMiB: 64, hard: false };
 
   constructor(options: IsolateCacheOptions) {
@@ -57,78 +78,84 @@ export class IsolateCache {
     this.#snapshot = ivm.Isolate.createSnapshot([{ code: PRELUDE, filename: 'guest' }], WARM_UP);
   }
 
-  /** A cell for one execution: warm where the level allows it, else blank, else new. */
-  acquire(isolation: Isolation, tenant: string, memoryBytes: number): Cell {
+  /** A room for one execution. `alone`: in an isolate with nobody else (C2). */
+  acquire(
+    isolation: Isolation,
+    tenant: string,
+    memoryBytes: number,
+    alone: boolean,
+    occupant: Occupant,
+  ): Room {
     const limitMiB = Math.max(8, Math.ceil(memoryBytes / MiB));
     const hard = isolation === 'realm';
+    const kept = isolation === 'context' || hard;
     const cell =
-      (isolation === 'context' || hard ? this.#takeWarm(tenant, limitMiB, hard) : undefined) ??
-      this.#takeBlank(limitMiB, hard);
+      (kept ? this.#find(tenant, limitMiB, hard, alone) : undefined) ?? this.#fresh(limitMiB, hard);
     cell.tenant = tenant;
-    if (cell.context === undefined) this.#furnish(cell);
-    return cell;
+    cell.occupants.add(occupant);
+    if (isolation === 'context' && !alone && !this.#cells.includes(cell)) this.#cells.push(cell);
+    const room = cell.spare ?? furnish(cell);
+    cell.spare = undefined;
+    return room;
   }
 
-  /** Give a cell back after a script. `sound` is false after any fault. */
-  release(cell: Cell, isolation: Isolation, sound: boolean): void {
-    const keep =
-      sound &&
-      (isolation === 'context' || isolation === 'realm') &&
-      this.#options.maxWarm > 0 &&
-      !cell.isolate.isDisposed;
-    if (!keep) return dispose(cell); // C3
-    const heap = cell.isolate.getHeapStatisticsSync();
-    cell.heap = heap.used_heap_size + heap.externally_allocated_size;
-    // A kept isolate must leave room for the next script; throwing it away is cheaper than a full collection.
-    if (cell.heap > (cell.limitMiB * MiB) / 4) return dispose(cell);
-    if (isolation === 'context') {
-      cell.enter?.release();
-      cell.context?.release();
-      cell.enter = undefined;
-      cell.context = undefined;
+  /** Leave a room. `sound` is false after any fault, which evicts everyone else in the isolate (C3). */
+  release(room: Room, isolation: Isolation, sound: boolean, occupant: Occupant): void {
+    const { cell } = room;
+    cell.occupants.delete(occupant);
+    const keep = sound && (isolation === 'context' || isolation === 'realm') && !cell.isolate.isDisposed;
+    if (!keep) return this.#discard(cell);
+    measure(cell);
+    // A kept isolate must leave room for the next script; throwing it away is cheaper than collecting it whole.
+    if (cell.heap > (cell.limitMiB * MiB) / 4) cell.full = true;
+    if (isolation === 'realm') {
+      cell.spare = room;
+    } else {
+      room.enter.release();
+      room.context.release();
     }
-    this.#warm.push(cell);
+    if (cell.occupants.size > 0) return;
+    if (cell.full) return this.#discard(cell);
+    if (!this.#cells.includes(cell)) this.#cells.push(cell);
     this.#trim();
   }
 
   /** Make ahead what the next execution will want. Returns true if something was made. */
   prepare(): boolean {
-    const recent = this.#warm.at(-1);
-    if (recent !== undefined && recent.context === undefined) {
-      this.#furnish(recent);
+    const recent = this.#cells.at(-1);
+    if (recent !== undefined && !recent.full && recent.spare === undefined && !recent.hard) {
+      recent.spare = furnish(recent);
       return true;
     }
     if (this.#blank === undefined) {
       this.#blank = this.#make(this.#wanted.limitMiB, this.#wanted.hard);
-      this.#furnish(this.#blank);
+      this.#blank.spare = furnish(this.#blank);
       return true;
     }
     return false;
   }
 
-  #takeWarm(tenant: string, limitMiB: number, hard: boolean): Cell | undefined {
-    for (let index = this.#warm.length - 1; index >= 0; index--) {
-      const cell = this.#warm[index];
+  /** A tenant's isolate that may take one more, now the most recently used. */
+  #find(tenant: string, limitMiB: number, hard: boolean, alone: boolean): Cell | undefined {
+    for (let index = this.#cells.length - 1; index >= 0; index--) {
+      const cell = this.#cells[index];
       if (cell === undefined || cell.tenant !== tenant || cell.limitMiB !== limitMiB || cell.hard !== hard)
-        continue; // C2
-      this.#warm.splice(index, 1);
+        continue; // C1
+      if (cell.full || ((alone || hard) && cell.occupants.size > 0)) continue; // C2
+      this.#cells.splice(index, 1);
+      // Whoever must be alone takes the isolate out of the others' sight.
+      if (!alone) this.#cells.push(cell);
       return cell;
     }
     return undefined;
   }
 
-  #takeBlank(limitMiB: number, hard: boolean): Cell {
+  #fresh(limitMiB: number, hard: boolean): Cell {
     this.#wanted = { limitMiB, hard };
     const blank = this.#blank;
-    if (blank !== undefined && blank.limitMiB === limitMiB && blank.hard === hard) {
-      this.#blank = undefined;
-      return blank;
-    }
-    if (blank !== undefined) {
-      dispose(blank);
-      this.#blank = undefined;
-    }
-    return this.#make(limitMiB, hard);
+    this.#blank = undefined;
+    if (blank !== undefined && (blank.limitMiB !== limitMiB || blank.hard !== hard)) blank.isolate.dispose();
+    return blank !== undefined && !blank.isolate.isDisposed ? blank : this.#make(limitMiB, hard);
   }
 
   #make(limitMiB: number, hard: boolean): Cell {
@@ -136,44 +163,59 @@ export class IsolateCache {
       isolate: new ivm.Isolate({
         memoryLimit: limitMiB,
         snapshot: this.#snapshot,
-        onCatastrophicError: (message) => this.#options.onCatastrophe(cell, message),
+        onCatastrophicError: () => {
+          for (const occupant of cell.occupants) occupant.onCatastrophe();
+        },
       }),
       limitMiB,
       hard,
       call: new ivm.Callback(
-        (op: unknown, text: unknown) => this.#options.onCall(cell, String(op), String(text)),
-        { sync: true },
+        (op: unknown, text: unknown) => cell.current?.onCall(String(op), String(text)) ?? '',
+        {
+          sync: true,
+        },
       ),
-      context: undefined,
-      enter: undefined,
       tenant: undefined,
+      occupants: new Set(),
+      current: undefined,
+      spare: undefined,
+      full: false,
       heap: 0,
     };
     return cell;
   }
 
-  /** A fresh context from the V8 snapshot, and the way into it. */
-  #furnish(cell: Cell): void {
-    cell.context = cell.isolate.createContextSync();
-    cell.enter = cell.context.global.getSync(ENTER, { reference: true }) as Enter;
+  #discard(cell: Cell): void {
+    cell.full = true;
+    const index = this.#cells.indexOf(cell);
+    if (index >= 0) this.#cells.splice(index, 1);
+    const evicted = [...cell.occupants];
+    cell.occupants.clear();
+    if (!cell.isolate.isDisposed) cell.isolate.dispose();
+    for (const occupant of evicted) occupant.onEvicted();
   }
 
   #trim(): void {
+    const idle = this.#cells.filter((cell) => cell.occupants.size === 0);
     let bytes = 0;
-    for (const cell of this.#warm) bytes += cell.heap;
-    while (
-      this.#warm.length > this.#options.maxWarm ||
-      (bytes > this.#options.budgetBytes && this.#warm.length > 1)
-    ) {
-      const oldest = this.#warm.shift();
-      if (oldest === undefined) return;
+    for (const cell of idle) bytes += cell.heap;
+    let count = idle.length;
+    for (const oldest of idle) {
+      if (count <= this.#options.maxWarm && (bytes <= this.#options.budgetBytes || count === 1)) return;
+      count--;
       bytes -= oldest.heap;
-      dispose(oldest); // C4
+      this.#discard(oldest); // C4
     }
   }
 }
 
-/** Throw an isolate away, whatever runs in it. */
-export function dispose(cell: Cell): void {
-  if (!cell.isolate.isDisposed) cell.isolate.dispose();
+/** A fresh context from the V8 snapshot, and the way into it. */
+function furnish(cell: Cell): Room {
+  const context = cell.isolate.createContextSync();
+  return { cell, context, enter: context.global.getSync(ENTER, { reference: true }) as Enter };
+}
+
+function measure(cell: Cell): void {
+  const heap = cell.isolate.getHeapStatisticsSync();
+  cell.heap = heap.used_heap_size + heap.externally_allocated_size;
 }

@@ -11,7 +11,7 @@ import { PRELUDE_VERSION } from '../guest/prelude.ts';
 import { urlHost } from '../guest/urlhost.ts';
 import type { ParentMessage } from '../messages.ts';
 import { Attempt, CPU_CHECK_MS } from './attempt.ts';
-import { type Cell, IsolateCache } from './isolates.ts';
+import { IsolateCache } from './isolates.ts';
 import { lockDown } from './lockdown.ts';
 
 const STRIPPER = 'amaro';
@@ -38,39 +38,42 @@ socket.on('close', die);
 socket.on('end', die);
 
 const attempts = new Map<number, Attempt>();
-const byCell = new Map<Cell, Attempt>();
-
 const cache = new IsolateCache({
   maxWarm: Number(values['max-warm']),
   budgetBytes: Number(values['warm-bytes']),
-  onCall: (cell, op, text) => {
-    if (op === 'url') return urlHost(text);
-    const attempt = byCell.get(cell);
-    // The isolate that calls is still inside: it is left alone until the call has returned.
-    if (op === 'end') setImmediate(() => attempt?.endedInside(text));
-    else if (attempt !== undefined) send(`{"t":"items","x":${attempt.id},"items":${text}}`);
-    return '';
-  },
-  onCatastrophe: (cell) => {
-    // V8 cannot go on in this process, and only a lack of memory makes it say so. What can be said is said.
-    byCell.get(cell)?.outOfMemory();
-    writer.flush();
-    socket.end(die);
-    setTimeout(die, LAST_WORDS_MS);
-  },
 });
 
 const forget = (attempt: Attempt): void => {
   attempts.delete(attempt.id);
-  byCell.delete(attempt.cell);
+};
+
+const onCall = (attempt: Attempt, op: string, text: string): string => {
+  if (op === 'url') return urlHost(text);
+  // The isolate that calls is still inside: it is left alone until the call has returned.
+  if (op === 'end') setImmediate(() => attempt.endedInside(text));
+  else send(`{"t":"items","x":${attempt.id},"items":${text}}`);
+  return '';
+};
+
+// V8 cannot go on in this process, and only a lack of memory makes it say so. What can be said has been.
+const onCatastrophe = (): void => {
+  writer.flush();
+  socket.end(die);
+  setTimeout(die, LAST_WORDS_MS);
 };
 
 const handle = (message: ParentMessage): void => {
   switch (message.t) {
     case 'start': {
-      const attempt = new Attempt(message, { cache, send, maxFrameBytes, onEnd: forget });
+      const attempt = new Attempt(message, {
+        cache,
+        send,
+        maxFrameBytes,
+        onEnd: forget,
+        onCall,
+        onCatastrophe,
+      });
       attempts.set(attempt.id, attempt);
-      byCell.set(attempt.cell, attempt);
       attempt.begin();
       if (message.threaded) watchCpu();
       break;
