@@ -78,6 +78,8 @@ export interface RuntimeContext {
   /** Slots that were asked for and are not ready yet. */
   readonly starting: number;
   readonly crashes: Readonly<Record<string, CrashRecord>>;
+  /** True while the supervisor starts nothing: what waits then waits for the recovery. */
+  readonly failed: boolean;
   readonly retryAfterMs: number;
   readonly effects: readonly RuntimeEffect[];
 }
@@ -206,13 +208,15 @@ function placeSuspects(context: RuntimeContext, effects: RuntimeEffect[]): Runti
     const usable = now.workers.filter(
       (worker) =>
         worker.status === 'ready' &&
-        (suspect.dedicated ? worker.tenant === suspect.tenant || worker.fresh : worker.tenant === undefined),
+        (suspect.dedicated
+          ? worker.tenant === suspect.tenant || worker.fresh // R5
+          : worker.tenant === undefined),
     );
     const empty = usable.find((worker) => worker.aboard.length === 0);
     if (empty !== undefined) {
       now = board(
         change(now, { suspects: drop(now.suspects) }),
-        { ...empty, held: true },
+        { ...empty, held: true, tenant: suspect.dedicated ? suspect.tenant : undefined },
         suspect,
         suspect.dedicated,
       ); // R6
@@ -296,24 +300,32 @@ function board(
 
 function askForWorkers(context: RuntimeContext, effects: RuntimeEffect[]): Step {
   const waiting = context.shared.size + context.dedicated.size + context.suspects.size;
-  if (waiting === 0) return [context, effects];
+  if (waiting === 0 || context.failed) return [context, effects];
   const live = context.workers.length + context.starting;
   const missing = Math.min(context.limits.maxWorkers - live, waiting - context.starting);
   for (let count = 0; count < missing; count++) effects.push({ type: 'startWorker' });
   if (missing > 0) return [change(context, { starting: context.starting + missing }), effects];
-  // A tenant of its own waits, every place is taken and none is coming: an idle worker makes room.
-  if (
-    context.dedicated.size > 0 &&
-    context.starting === 0 &&
-    !context.workers.some((worker) => worker.status === 'closing')
-  ) {
-    const idle = context.workers.find((worker) => worker.aboard.length === 0 && !worker.held);
-    if (idle !== undefined) {
-      effects.push({ type: 'retireWorker', slot: idle.slot });
-      return [replaceWorker(context, { ...idle, status: 'closing' }), effects];
-    }
-  }
-  return [context, effects];
+  if (context.starting > 0 || context.workers.some((worker) => worker.status === 'closing'))
+    return [context, effects];
+  // Every place is taken, none is coming, and what waits can use none of them: an idle worker makes room.
+  const misfit = idleMisfit(context);
+  if (misfit === undefined) return [context, effects];
+  effects.push({ type: 'retireWorker', slot: misfit.slot });
+  return [replaceWorker(context, { ...misfit, status: 'closing' }), effects];
+}
+
+/** An idle worker that is of no use to anything that waits, while something waits that has no worker to use. */
+function idleMisfit(context: RuntimeContext): WorkerView | undefined {
+  const suspects = values(context.suspects);
+  const shared = context.shared.size > 0 || suspects.some((waiting) => !waiting.dedicated);
+  const dedicated = [...waitingIn(context.dedicated), ...suspects.filter((waiting) => waiting.dedicated)];
+  const lacksShared = shared && context.workers.every((worker) => worker.tenant !== undefined);
+  const lacksOwn = dedicated.some(
+    ({ tenant }) => !context.workers.some((worker) => worker.fresh || worker.tenant === tenant),
+  );
+  if (!lacksShared && !lacksOwn) return undefined;
+  const idle = context.workers.filter((worker) => worker.aboard.length === 0);
+  return idle.find((worker) => !dedicated.some(({ tenant }) => tenant === worker.tenant));
 }
 
 // ---- what happens aboard ---------------------------------------------------------------------------------
@@ -356,7 +368,8 @@ function lose(context: RuntimeContext, event: Extract<RuntimeEvent, { type: 'wor
   const [only] = worker.aboard;
   if (worker.aboard.length === 1 && only !== undefined && !event.blamed) {
     // R4: alone aboard, so this crash is its own.
-    const crashes = (now.crashes[only.key]?.count ?? 0) + 1;
+    const before = now.crashes[only.key];
+    const crashes = (before !== undefined && event.at - before.at < QUARANTINE_MS ? before.count : 0) + 1;
     now = change(now, { crashes: remember(now.crashes, only.key, { count: crashes, at: event.at }) });
     if (crashes >= now.limits.quarantineAfter) {
       effects.push({ type: 'quarantine', id: only.id, crashes });
@@ -529,7 +542,7 @@ export const runtimeMachine = setup({
     ),
     abandonCrashed: assign(({ context, event }) =>
       event.type === 'runtime.failed'
-        ? asContext(abandonWaiting(context, 'WORKER_CRASHED', event.retryAfterMs))
+        ? asContext(abandonWaiting({ ...context, failed: true }, 'WORKER_CRASHED', event.retryAfterMs))
         : context,
     ),
     abandonClosed: assign(({ context }) => {
@@ -544,7 +557,7 @@ export const runtimeMachine = setup({
       ...context,
       effects: [...context.effects, { type: 'drained' }] as const,
     })),
-    placeAgain: assign(({ context }) => asContext(place(context))),
+    placeAgain: assign(({ context }) => asContext(place({ ...context, failed: false }))),
   },
   guards: {
     isEmpty: ({ context }) => isEmpty(context),
@@ -559,6 +572,7 @@ export const runtimeMachine = setup({
     workers: [],
     starting: 0,
     crashes: {},
+    failed: false,
     retryAfterMs: 0,
     effects: [],
   }),
@@ -583,6 +597,7 @@ export const runtimeMachine = setup({
       on: {
         'execution.submitted': { actions: 'refuseClosed' },
         'runtime.failed': { actions: 'abandonCrashed' },
+        'runtime.recovered': { actions: 'placeAgain' },
       },
     },
     drained: {
@@ -596,5 +611,7 @@ export const runtimeMachine = setup({
   on: {
     ...Object.fromEntries(SHARED_EVENTS.map((type) => [type, { actions: 'decide' as const }])),
     'runtime.close': { target: '.closed', actions: 'abandonClosed' },
+    // A fact that the present state does not answer has no effects, not those of the fact before.
+    '*': { actions: 'clearEffects' },
   },
 });

@@ -105,6 +105,12 @@ export class Enclave implements AsyncDisposable {
     if (config.adapter !== undefined && !(config.adapter instanceof WorkerPoolAdapter)) {
       throw invalidArgument('config.adapter', 'must be made by createWorkerPoolAdapter');
     }
+    if (config.logger !== undefined && typeof config.logger?.child !== 'function') {
+      throw invalidArgument('config.logger', 'must be a pino logger');
+    }
+    if (config.registry !== undefined && typeof config.registry?.getSingleMetric !== 'function') {
+      throw invalidArgument('config.registry', 'must be a prom-client registry');
+    }
     this.#registry = createToolRegistry({ tools: config.tools, toolHandler: config.toolHandler });
     this.#everyTool = createAllowList(undefined, this.#registry);
     this.#isolation = checkIsolation(config.isolation, 'config.isolation') ?? 'context';

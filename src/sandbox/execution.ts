@@ -372,7 +372,8 @@ export class Execution {
     this.#journal.start(entry, performance.now());
     void reply.then((end) => {
       this.#runningCalls--;
-      if (this.over) return;
+      // Cancelled by the end of the execution: what the handler did is not known, and stays so.
+      if (this.over || (!end.ok && end.code === 'CANCELLED')) return;
       if (end.ok) this.#deliver(entry, '', end.json);
       else this.#deliver(entry, guestCode(end.code), end.message);
       const next = this.#queuedCalls.shift();

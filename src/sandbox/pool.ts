@@ -206,8 +206,7 @@ export class WorkerPool {
   #tell(event: RuntimeEvent): void {
     this.#runtime.send(event);
     // Carrying an effect out may tell the machine more: its effects come first, in the order of the facts.
-    const { effects } = this.#runtime.getSnapshot().context;
-    for (const effect of effects) this.#perform(effect);
+    for (const effect of this.#runtime.getSnapshot().context.effects) this.#perform(effect);
   }
 
   #perform(effect: RuntimeEffect): void {
@@ -384,7 +383,7 @@ export class WorkerPool {
   }
 
   #exited(slot: Slot, detail: string): void {
-    const wasStarting = slot.state === 'starting';
+    const wasStarting = !slot.wasReady;
     const { planned, blamed } = slot;
     const reason = this.#reasons.get(slot.name);
     slot.exited();
@@ -498,6 +497,7 @@ export class WorkerPool {
     if (this.#held) return;
     this.#held = true;
     for (const slot of this.#slots.values()) slot.process.hold(true);
+    for (const timer of this.#timers) timer.ref();
     // From now on something is aboard: measure at the busy pace.
     clearTimeout(this.#inspection);
     this.#inspection = undefined;
@@ -508,6 +508,7 @@ export class WorkerPool {
     if (!this.#held) return;
     this.#held = false;
     for (const slot of this.#slots.values()) slot.process.hold(false);
+    for (const timer of this.#timers) timer.unref();
   }
 
   #later(ms: number, act: () => void): void {

@@ -57,6 +57,8 @@ export class Slot {
   /** Why this process was ended from here, if it was: nothing aboard, one execution to blame, one of several. */
   #verdict: 'none' | 'stopped' | 'blamed' | 'suspected' = 'none';
   memoryBytes = 0;
+  /** True once it could take executions. */
+  wasReady = false;
 
   constructor(options: SlotOptions) {
     this.name = options.name;
@@ -222,6 +224,7 @@ export class Slot {
     if (message.t === 'pong') {
       this.#silence = undefined;
     } else if (message.t === 'ready') {
+      this.wasReady = true;
       this.#machine.send({ type: 'worker.ready' });
       this.#options.onReady(this);
     } else {
