@@ -132,8 +132,11 @@ export class Attempt {
   #enqueueBegin(stripped: Stripped): void {
     const { config, input, deliveries } = this.#start;
     const full = stripped.map === undefined ? config : { ...config, map: stripped.map };
+    const { call, hard } = this.#room.cell;
+    // Only a threaded script streams, and only `URL` asks the host.
+    const needsHost = this.#start.threaded || hard || stripped.code.includes('URL');
     this.#entries = [
-      ['begin', stripped.code, input, JSON.stringify(full), this.#room.cell.call, this.#room.cell.hard],
+      ['begin', stripped.code, input, JSON.stringify(full), needsHost ? call : undefined, hard],
     ];
     for (const delivery of deliveries) this.#entries.push(['deliver', ...delivery]);
   }
@@ -218,6 +221,10 @@ export class Attempt {
       return;
     }
     const status = taken[0];
+    if (status === 'H') {
+      this.#preempt(true);
+      return;
+    }
     if (status === 'S') {
       if (this.#stripped) this.#stopForSyntax(undefined);
       else this.#beginStripped();
@@ -246,8 +253,9 @@ export class Attempt {
   }
 
   #stopForMemory(): false {
-    // With others in the isolate nobody knows whose memory it was: alone in one, this script will show.
-    if (this.#room.cell.occupants.size > 1) return this.#preempt(true);
+    // Others may have been in the isolate, and what was written since the last step is lost with it. On a thread
+    // of its own the script shows whose memory it was, and what it writes is told at once.
+    if (!this.#start.threaded) return this.#preempt(true);
     this.#stop('MEMORY_LIMIT_EXCEEDED', `The script used more than memoryBytes (${this.#start.memoryBytes})`);
     return false;
   }

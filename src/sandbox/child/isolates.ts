@@ -18,7 +18,7 @@ const MiB = 1024 * 1024;
 export type Enter = ivm.Reference<(...args: EntryArgument[]) => string>;
 
 /** What an entry may hand over. */
-export type EntryArgument = string | number | boolean | ivm.Callback;
+export type EntryArgument = string | number | boolean | undefined | ivm.Callback;
 
 /** Who is in an isolate. */
 export interface Occupant {

@@ -29,13 +29,14 @@ export interface GuestConfig {
   readonly map?: LineMap;
 }
 
-/** What `take` answers first: whether the execution goes on, ended, or never compiled. */
-export type GuestStatus = 'W' | 'E' | 'S';
+/** What `take` answers first: whether the execution goes on, ended, never compiled, or missed the host. */
+export type GuestStatus = 'W' | 'E' | 'S' | 'H';
 
 export interface GuestParts {
   readonly sources: GuestSources;
   readonly trace: GuestTrace;
-  readonly installConsole: (output: GuestOutput) => GuestConsole;
+  /** Makes the console, when a script first asks for it. */
+  readonly console: (output: GuestOutput) => GuestConsole;
 }
 
 export type GuestEnter = (
@@ -134,7 +135,7 @@ export function installExecution(
     return bytes;
   };
 
-  const guestConsole = parts.installConsole({
+  const guestConsole = parts.console({
     room: () => outputLeft,
     now: sources.now,
     write: (level, line) => {
@@ -356,6 +357,7 @@ export function installExecution(
 
   const take = (): string => {
     if (failedToCompile) return 'S';
+    if (host.missed) return 'H';
     if (fatal !== '') {
       running = false;
       return `E{"items":[${items}],"end":{"ok":false,"name":"EnclaveError","stack":"",${kit.slice(fatal, 1, fatal.length)}}`;

@@ -24,8 +24,13 @@ export interface GuestKit {
   readonly text: (value: unknown, max: number) => string;
 }
 
-/** The one function of the host that the guest may call. It answers text and never throws. */
+/**
+ * The one function of the host that the guest may call. It answers text and never throws. Handing it over costs
+ * a tenth of a context, so a script that is not expected to need it does without: if it is `missed` all the same,
+ * the attempt is given up, and the next one has it.
+ */
 export interface GuestHost {
+  missed: boolean;
   call: ((op: 'flush' | 'end' | 'url', text: string) => string) | undefined;
 }
 

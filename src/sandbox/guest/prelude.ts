@@ -27,16 +27,27 @@ export const ENTER = '__enclave';
 export const PRELUDE = `(() => {
 'use strict';
 const global = globalThis;
-const host = { __proto__: null, call: undefined };
+const host = { __proto__: null, call: undefined, missed: false };
 const kit = (${installKit.toString()})();
 const trace = (${installTrace.toString()})(kit, ${JSON.stringify(SCRIPT_NAME)}, ${BODY_LINE_OFFSET});
 const sources = (${installDeterminism.toString()})(global, kit);
-const web = { __proto__: null, url: undefined };
-const loadWeb = (${installLazily.toString()})(global, kit, ${JSON.stringify(WEB_GLOBALS)}, () => ${webSource()}(global, web));
+const web = { __proto__: null, url: (request) => {
+  if (typeof request !== 'string') return '{"ok":false}';
+  if (host.call !== undefined) return host.call('url', request);
+  host.missed = true;
+  return '{"ok":false}';
+} };
+const lazily = (${installLazily.toString()});
+const loadWeb = lazily(global, kit, ${JSON.stringify(WEB_GLOBALS)}, () => ${webSource()}(global, web));
+let loadConsole;
 const enter = (${installExecution.toString()})(global, kit, host, {
   sources,
   trace,
-  installConsole: (output) => (${installConsole.toString()})(global, kit, output),
+  console: (output) => {
+    let made;
+    loadConsole = lazily(global, kit, ['console'], () => { made = (${installConsole.toString()})(global, kit, output); });
+    return { reset: () => { if (made !== undefined) made.reset(); } };
+  },
 }, ${JSON.stringify(SCRIPT_NAME)});
 const harden = (${installHarden.toString()})(global, kit);
 let open = false;
@@ -45,10 +56,10 @@ Object.defineProperty(global, ${JSON.stringify(ENTER)}, { configurable: true, en
   open = true;
   delete global[${JSON.stringify(ENTER)}];
   host.call = d;
-  web.url = (request) => typeof request === 'string' ? d('url', request) : '{"ok":false}';
   sources.settle();
   if (hard) {
     loadWeb();
+    loadConsole();
     harden();
   }
   return enter(op, a, b, c);
