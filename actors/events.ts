@@ -14,9 +14,9 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 export interface EventPayloads {
   /** The execution was admitted. `executionId` names it; `attempt` counts from 1. */
   session_init: { readonly executionId: string };
-  /** Text written by `console.log` and `console.info`, newline included. */
+  /** Text written by `console.log` and its kin (`dir`, `table`, `count`, …), newline included. */
   stdout: { readonly chunk: string };
-  /** Text written by the other console methods. */
+  /** Text written by `console.debug`, `info`, `warn`, `error` and `trace`. */
   log: { readonly level: LogLevel; readonly message: string };
   /** The script called a tool. */
   tool_call: { readonly callId: string; readonly toolName: string; readonly args: unknown };

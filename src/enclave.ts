@@ -7,7 +7,7 @@ import type { Registry } from 'prom-client';
 import { v7 as uuid } from 'uuid';
 import type { ExecutionEvent } from '../actors/events.ts';
 import { createWorkerPoolAdapter, WorkerPoolAdapter } from './adapter.ts';
-import { EnclaveError, executionError, invalidArgument } from './errors.ts';
+import { executionError, invalidArgument } from './errors.ts';
 import { logPool } from './ops/logs.ts';
 import { type EnclaveMetrics, meter } from './ops/metrics.ts';
 import { defaultLimits, type Limits, type ResolvedLimits, resolveLimits } from './options.ts';
@@ -26,7 +26,8 @@ import {
 } from './tools/registry.ts';
 
 const ISOLATIONS: readonly Isolation[] = ['process', 'execution', 'context', 'realm'];
-const ENCLAVE_KEYS = ['adapter', 'toolHandler', 'tools', 'limits', 'isolation', 'logger', 'registry'];
+/** @internal */
+export const ENCLAVE_KEYS = ['adapter', 'toolHandler', 'tools', 'limits', 'isolation', 'logger', 'registry'];
 const RUN_KEYS = ['input', 'limits', 'signal', 'tenant', 'tools', 'isolation', 'onEvent', 'seed'];
 const MAX_TENANT_LENGTH = 256;
 
@@ -119,6 +120,7 @@ export class Enclave implements AsyncDisposable {
     this.#limits = checkMemory(
       resolveLimits(config.limits, defaultLimits(maxWorkerMemory), 'config.limits'),
       maxWorkerMemory,
+      'config.limits',
     );
     this.#logger = config.logger;
     this.#pool = this.#adapter.attach();
@@ -206,7 +208,11 @@ export class Enclave implements AsyncDisposable {
     const limits =
       options.limits === undefined
         ? this.#limits
-        : checkMemory(resolveLimits(options.limits, this.#limits, 'options.limits'), maxWorkerMemory);
+        : checkMemory(
+            resolveLimits(options.limits, this.#limits, 'options.limits'),
+            maxWorkerMemory,
+            'options.limits',
+          );
     const tenantKey = tenant === undefined ? this.#realm : `${this.#realm}:${tenant}`;
     const key = `${tenantKey}#${createHash('sha1').update(code).digest('base64')}`;
     return {
@@ -344,18 +350,18 @@ function checkIsolation(isolation: Isolation | undefined, key: string): Isolatio
   return isolation;
 }
 
-function checkMemory(limits: ResolvedLimits, maxWorkerMemory: number): ResolvedLimits {
+function checkMemory(limits: ResolvedLimits, maxWorkerMemory: number, path: string): ResolvedLimits {
   if (limits.memoryBytes > maxWorkerMemory) {
-    throw new EnclaveError(
-      'INVALID_ARGUMENT',
-      `limits.memoryBytes: ${limits.memoryBytes} is more than maxWorkerMemory (${maxWorkerMemory}), which holds for the whole worker process`,
-      { key: 'limits.memoryBytes' },
+    throw invalidArgument(
+      `${path}.memoryBytes`,
+      `${limits.memoryBytes} is more than maxWorkerMemory (${maxWorkerMemory}), which holds for the whole worker process`,
     );
   }
   return limits;
 }
 
-function checkKeys(value: object, known: readonly string[], path: string): void {
+/** @internal Refuse what is not an object of known keys. */
+export function checkKeys(value: object, known: readonly string[], path: string): void {
   if (typeof value !== 'object' || value === null) throw invalidArgument(path, 'must be an object');
   for (const key of Object.keys(value)) {
     if (!known.includes(key))

@@ -3,7 +3,7 @@
  * run that fails. Its Enclaves share one worker pool, so the pool hands out isolation of state, not processes.
  */
 import { createWorkerPoolAdapter } from './adapter.ts';
-import { Enclave, type EnclaveConfig, type RunOptions } from './enclave.ts';
+import { checkKeys, ENCLAVE_KEYS, Enclave, type EnclaveConfig, type RunOptions } from './enclave.ts';
 import { EnclaveError, invalidArgument } from './errors.ts';
 import type { ExecutionResult } from './result.ts';
 
@@ -29,6 +29,8 @@ export class EnclavePool implements AsyncDisposable {
     if (!Number.isInteger(size) || size < 1 || size > 1_024) {
       throw invalidArgument('size', `must be a whole number from 1 to 1024, not ${String(size)}`);
     }
+    checkKeys(config, ENCLAVE_KEYS, 'config');
+    checkKeys(options, ['maxWaiters'], 'options');
     const { maxWaiters = 1_000 } = options;
     if (!Number.isInteger(maxWaiters) || maxWaiters < 0 || maxWaiters > 1_000_000) {
       throw invalidArgument(

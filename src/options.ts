@@ -119,7 +119,11 @@ export type Workload = 'cpu' | 'io' | 'mixed';
  * one and a half times for a mix; never less than 2.
  */
 export function recommendedPoolSize(workload: Workload, cores: number = os.availableParallelism()): number {
-  const factor = { cpu: 1, io: 2, mixed: 1.5 }[workload];
+  const factor = new Map<unknown, number>([
+    ['cpu', 1],
+    ['io', 2],
+    ['mixed', 1.5],
+  ]).get(workload);
   if (factor === undefined)
     throw invalidArgument('workload', `must be 'cpu', 'io' or 'mixed', not ${String(workload)}`);
   return Math.max(2, Math.floor(cores * factor));

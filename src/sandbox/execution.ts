@@ -267,6 +267,8 @@ export class Execution {
 
   /** End it now with what is known: its worker is being killed because of it, or everything closes. */
   end(code: ErrorCode, message: string, outcome?: Outcome): void {
+    // What was decided first stands.
+    if (this.#phase.at === 'stopping') return this.#phase.end();
     this.#fail(code, message, { sound: false, ...(outcome === undefined ? {} : { outcome }) });
   }
 

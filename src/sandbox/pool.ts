@@ -304,7 +304,13 @@ export class WorkerPool {
     this.#supervisor.send(event);
   }
 
+  /** False while the supervisor starts nothing: it has escalated, or it is stopped. */
+  get #starts(): boolean {
+    return this.#supervisor.getSnapshot().value === 'running';
+  }
+
   #ensureMinimum(): void {
+    if (!this.#starts) return;
     const coming = this.#runtime.getSnapshot().context;
     for (let count = coming.workers.length + coming.starting; count < this.options.minWorkers; count++) {
       this.#tell({ type: 'worker.starting' });
@@ -407,7 +413,7 @@ export class WorkerPool {
     this.#tell(
       wasStarting ? { type: 'worker.abandoned' } : { type: 'worker.lost', slot: slot.name, blamed, at },
     );
-    if (this.#closing === undefined) this.#ensureMinimum();
+    this.#ensureMinimum();
     if (this.#slots.size === 0) for (const done of this.#onGone.splice(0)) done();
     this.#recycleDue();
   }
@@ -438,7 +444,7 @@ export class WorkerPool {
 
   /** Start replacements for workers that are due: one at a time, and under load no more than a share of a core. */
   #recycleDue(): void {
-    if (this.#closing !== undefined || this.#due.length === 0 || this.#relieves.size > 0) return;
+    if (!this.#starts || this.#due.length === 0 || this.#relieves.size > 0) return;
     const now = performance.now();
     const busy = queueLength(this.#runtime.getSnapshot().context) > 0;
     const wait = busy ? this.#lastRecycle + this.#startMs * (1 + RECYCLE_PAUSE_FACTOR) - now : 0;

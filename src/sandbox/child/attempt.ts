@@ -27,6 +27,13 @@ export const CPU_CHECK_MS = 10;
 
 type Entry = EntryArgument[];
 
+/** Lines and columns count from 1. */
+interface SyntaxComplaint {
+  readonly message: string;
+  readonly line: number;
+  readonly column: number;
+}
+
 export interface AttemptHost {
   readonly cache: IsolateCache;
   readonly send: (text: string) => void;
@@ -273,16 +280,24 @@ export class Attempt {
       (stripError !== undefined &&
         (stripError.line > native.line ||
           (stripError.line === native.line && stripError.column > native.column)));
-    const { message, line, column } = (further ? stripError : native) ?? {
-      message: 'Invalid syntax',
-      line: 1,
-      column: 1,
-    };
+    const found = (further ? stripError : native) ?? { message: 'Invalid syntax', line: 1, column: 1 };
+    const { message, line, column } = this.#withinSource(found);
     const text = `${message} (${SCRIPT_NAME}:${line}:${column})`;
     this.#stop('SYNTAX_ERROR', text, `SyntaxError: ${message}\n    at ${SCRIPT_NAME}:${line}:${column}`);
   }
 
-  #nativeSyntaxError(): { message: string; line: number; column: number } | undefined {
+  /** A parser that reached the wrapper's closing brace missed something at the end of the text. */
+  #withinSource(found: SyntaxComplaint): SyntaxComplaint {
+    const lines = this.#start.source.split('\n');
+    if (found.line <= lines.length) return found;
+    return {
+      message: 'Unexpected end of input',
+      line: lines.length,
+      column: (lines.at(-1)?.length ?? 0) + 1,
+    };
+  }
+
+  #nativeSyntaxError(): SyntaxComplaint | undefined {
     try {
       this.#room.cell.isolate.compileScriptSync(
         `(async function anonymous(\n) {\n${this.#start.source}\n})`,

@@ -103,6 +103,10 @@ export function installExecution(
       ? ((apply(kindGet as never, kinds, [error]) as string | undefined) ?? '')
       : '';
 
+  /** What an error of JSON.stringify, or of a script's own toJSON, says. */
+  const whyNot = (error: unknown): string =>
+    typeof error === 'object' && error !== null ? text((error as { message?: unknown }).message, 500) : '';
+
   const put = (item: string): void => {
     items += items === '' ? item : `,${item}`;
   };
@@ -162,13 +166,22 @@ export function installExecution(
     if (!running || fatal !== '') return never(); // E3
     try {
       if (typeof name !== 'string') throw branded('UNKNOWN_TOOL', 'callTool: the name of a tool is a string');
-      const json = args === undefined ? '' : stringify(args);
+      const shown = text(name, 256);
+      let json: string | undefined;
+      try {
+        json = args === undefined ? '' : stringify(args);
+      } catch (error) {
+        throw branded(
+          'SERIALIZATION_ERROR',
+          `callTool(${shown}): the arguments are not JSON: ${whyNot(error)}`,
+        );
+      }
       if (json === undefined)
-        throw branded('SERIALIZATION_ERROR', `callTool(${text(name, 128)}): the arguments are not JSON`);
+        throw branded('SERIALIZATION_ERROR', `callTool(${shown}): the arguments are not JSON`);
       if (json.length > maxPayload) {
         throw branded(
-          'INVALID_ARGUMENT',
-          `callTool(${text(name, 128)}): the arguments are larger than maxToolPayloadBytes (${maxPayload})`,
+          'SERIALIZATION_ERROR',
+          `callTool(${shown}): the arguments are larger than maxToolPayloadBytes (${maxPayload})`,
         );
       }
       if (toolCalls >= maxToolCalls)
@@ -177,7 +190,6 @@ export function installExecution(
           `The script made more than maxToolCalls (${maxToolCalls}) tool calls`,
         );
       toolCalls++;
-      const shown = text(name, 256);
       return wait((index) => `["c",${index},${stringify(shown)},${stringify(json)}]`);
     } catch (error) {
       return new NativePromise((_resolve, reject) => reject(error));
