@@ -1,7 +1,7 @@
 /**
  * The embedded front door: run scripts, get results.
  */
-import { createHash, getRandomValues } from 'node:crypto';
+import { createHash, getRandomValues, hash } from 'node:crypto';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { v7 as uuid } from 'uuid';
@@ -214,7 +214,7 @@ export class Enclave implements AsyncDisposable {
             'options.limits',
           );
     const tenantKey = tenant === undefined ? this.#realm : `${this.#realm}:${tenant}`;
-    const key = `${tenantKey}#${createHash('sha1').update(code).digest('base64')}`;
+    const key = `${tenantKey}#${hash('sha1', code, 'base64')}`;
     return {
       id: uuid(),
       input: inputJson(options.input, limits.maxToolPayloadBytes),

@@ -70,7 +70,7 @@ export class FrameWriter {
 
   send(text: string): void {
     this.#frames.push(encodeFrame(text));
-    if (this.#frames.length === 1) setImmediate(() => this.flush());
+    if (this.#frames.length === 1) process.nextTick(() => this.flush());
   }
 
   flush(): void {

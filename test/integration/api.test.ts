@@ -9,7 +9,7 @@ import {
   type RunOptions,
   recommendedPoolSize,
 } from '../../src/index.ts';
-import { errorOf, valueOf } from './ends.ts';
+import { errorIn, valueIn } from './ends.ts';
 
 const gates = new Map<string, PromiseWithResolvers<void>>();
 const gate = (name: string): PromiseWithResolvers<void> => {
@@ -108,7 +108,7 @@ describe('misuse', () => {
       onEvent: undefined,
       seed: undefined,
     };
-    expect(valueOf(await enclave.run('return typeof input', options))).toBe('undefined');
+    expect(valueIn(await enclave.run('return typeof input', options))).toBe('undefined');
     expect(createWorkerPoolAdapter({ poolSize: undefined }).options.poolSize).toBe(
       recommendedPoolSize('mixed'),
     );
@@ -119,27 +119,27 @@ describe('input', () => {
   it.each([[{ a: [1, null, 'é'] }], [0], [''], [null], [false], [[]]])(
     'reaches the script: %j',
     async (input) => {
-      expect(valueOf(await enclave.run('return [input]', { input }))).toEqual([input]);
+      expect(valueIn(await enclave.run('return [input]', { input }))).toEqual([input]);
     },
   );
 
   it('is a copy: what the script does to it stays there', async () => {
     const input = { n: 1, __proto__: null };
-    expect(valueOf(await enclave.run('input.n = 2; return input.n', { input }))).toBe(2);
+    expect(valueIn(await enclave.run('input.n = 2; return input.n', { input }))).toBe(2);
     expect(input.n).toBe(1);
   });
 
   it('does not reach prototypes through __proto__', async () => {
     const input: unknown = JSON.parse('{"__proto__": {"polluted": true}}');
     const code = 'return [({}).polluted ?? null, input.polluted ?? null]';
-    expect(valueOf(await enclave.run(code, { input }))).toEqual([null, null]);
+    expect(valueIn(await enclave.run(code, { input }))).toEqual([null, null]);
   });
 });
 
 describe('a signal', () => {
   it('that is aborted already ends the run before it began', async () => {
     const result = await enclave.run('return 1', { signal: AbortSignal.abort() });
-    expect(errorOf(result)).toMatchObject({ code: 'CANCELLED', outcome: 'not_started', retryable: false });
+    expect(errorIn(result)).toMatchObject({ code: 'CANCELLED', outcome: 'not_started', retryable: false });
     expect(result.stats.attempts).toBe(0);
   });
 
@@ -155,10 +155,10 @@ describe('a signal', () => {
       const second = own.run('return 2', { signal: controller.signal });
       expect(own.stats().queueLength).toBe(1);
       controller.abort();
-      expect(errorOf(await second)).toMatchObject({ code: 'CANCELLED', outcome: 'not_started' });
+      expect(errorIn(await second)).toMatchObject({ code: 'CANCELLED', outcome: 'not_started' });
       expect(own.stats().queueLength).toBe(0);
       gate('queue').resolve();
-      expect(valueOf(await first)).toBe('first');
+      expect(valueIn(await first)).toBe('first');
     } finally {
       await own.dispose();
     }
@@ -181,7 +181,7 @@ describe('a signal', () => {
       const result = await own.run('await callTool("x")', { signal: controller.signal });
       expect(told).toBe(true);
       expect(result.toolCalls.map(({ outcome }) => outcome)).toEqual(['unknown']);
-      expect(errorOf(result)).toMatchObject({ code: 'CANCELLED', outcome: 'unknown', retryable: false });
+      expect(errorIn(result)).toMatchObject({ code: 'CANCELLED', outcome: 'unknown', retryable: false });
     } finally {
       await own.dispose();
     }
@@ -195,28 +195,28 @@ describe('a signal', () => {
         if (type === 'stdout') controller.abort();
       },
     });
-    expect(errorOf(result)).toMatchObject({ code: 'CANCELLED', outcome: 'completed' });
-    expect(valueOf(await enclave.run('return "next"'))).toBe('next');
+    expect(errorIn(result)).toMatchObject({ code: 'CANCELLED', outcome: 'completed' });
+    expect(valueIn(await enclave.run('return "next"'))).toBe('next');
   });
 
   it('that is aborted after the end changes nothing', async () => {
     const controller = new AbortController();
     const result = await enclave.run('return 1', { signal: controller.signal });
     controller.abort();
-    expect(valueOf(result)).toBe(1);
+    expect(valueIn(result)).toBe(1);
   });
 });
 
 describe('a tenant', () => {
   it('is told to tools and to nobody else', async () => {
     const code = 'return [await callTool("tenant"), Object.keys(globalThis)]';
-    expect(valueOf(await enclave.run(code, { tenant: 'acme' }))).toEqual(['acme', []]);
-    expect(valueOf(await enclave.run(code))).toEqual([null, []]);
+    expect(valueIn(await enclave.run(code, { tenant: 'acme' }))).toEqual(['acme', []]);
+    expect(valueIn(await enclave.run(code))).toEqual([null, []]);
   });
 
   it('may be called anything', async () => {
     for (const tenant of ['__proto__', 'constructor', '{"a":1}', '\u0000', 'x'.repeat(256)]) {
-      expect(valueOf(await enclave.run('return await callTool("tenant")', { tenant }))).toBe(tenant);
+      expect(valueIn(await enclave.run('return await callTool("tenant")', { tenant }))).toBe(tenant);
     }
   });
 });
@@ -244,7 +244,7 @@ describe.each(ISOLATIONS)('at isolation level %s', (isolation) => {
         },
       },
     );
-    expect(valueOf(result)).toEqual(['undefined', 'undefined', 0, 0, '{}', 0, `of ${isolation}`]);
+    expect(valueIn(result)).toEqual(['undefined', 'undefined', 0, 0, '{}', 0, `of ${isolation}`]);
     expect(events).toEqual([{ chunk: 'default: 1\n' }]);
   });
 
@@ -254,7 +254,7 @@ describe.each(ISOLATIONS)('at isolation level %s', (isolation) => {
       class P extends Promise {}
       const object = {}; object.toString = () => 'text';
       return [String(error), String(object), await P.resolve(1)]`;
-    expect(valueOf(await enclave.run(code, { isolation }))).toEqual(['Mine: b', 'text', 1]);
+    expect(valueIn(await enclave.run(code, { isolation }))).toEqual(['Mine: b', 'text', 1]);
   });
 });
 
@@ -306,12 +306,12 @@ describe('the end', () => {
     const [worker] = own.stats().workers;
     const first = own.dispose();
     expect(own.dispose()).toBe(first);
-    expect(errorOf(await aboard)).toMatchObject({ code: 'CLOSED', outcome: 'completed', retryable: false });
-    expect(errorOf(await queued)).toMatchObject({ code: 'CLOSED', outcome: 'not_started' });
+    expect(errorIn(await aboard)).toMatchObject({ code: 'CLOSED', outcome: 'completed', retryable: false });
+    expect(errorIn(await queued)).toMatchObject({ code: 'CLOSED', outcome: 'not_started' });
     await first;
     expect(() => process.kill(worker?.pid ?? 0, 0)).toThrow('ESRCH');
     expect(own.stats()).toMatchObject({ status: 'closed', workers: [] });
-    expect(errorOf(await own.run('return 1'))).toMatchObject({
+    expect(errorIn(await own.run('return 1'))).toMatchObject({
       code: 'CLOSED',
       outcome: 'not_started',
       retryable: false,
@@ -325,9 +325,9 @@ describe('the end', () => {
     await expect.poll(() => own.stats().active).toBe(1);
     await own.dispose();
     const result = await mine;
-    expect(errorOf(result).code).toBe('CLOSED');
-    expect(errorOf(result).outcome).toBe('unknown');
-    expect(valueOf(await enclave.run('return "still here"'))).toBe('still here');
+    expect(errorIn(result).code).toBe('CLOSED');
+    expect(errorIn(result).outcome).toBe('unknown');
+    expect(valueIn(await enclave.run('return "still here"'))).toBe('still here');
   });
 
   it('comes by itself with await using', async () => {

@@ -2,13 +2,13 @@
 import type { ExecutionError, ExecutionResult } from '../../src/index.ts';
 
 /** The value of a run that succeeded. */
-export function valueOf<T>(result: ExecutionResult<T>): T {
+export function valueIn<T>(result: ExecutionResult<T>): T {
   if (!result.success) throw new Error(`the run failed: ${JSON.stringify(result.error)}`);
   return result.value;
 }
 
 /** The error of a run that failed. */
-export function errorOf(result: ExecutionResult): ExecutionError {
+export function errorIn(result: ExecutionResult): ExecutionError {
   if (result.success) throw new Error(`the run succeeded: ${JSON.stringify(result.value)}`);
   return result.error;
 }

@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { createWorkerPoolAdapter, Enclave } from '../../src/index.ts';
-import { errorOf, valueOf } from './ends.ts';
+import { errorIn, valueIn } from './ends.ts';
 
 const enclave = new Enclave({
   adapter: createWorkerPoolAdapter({ poolSize: 1 }),
@@ -46,7 +46,7 @@ describe('a value', () => {
 
   it('is what JSON carries', async () => {
     const code = 'return [NaN, undefined, new Date(0), new Map([[1, 2]]), { gone: undefined, toJSON: 1 }]';
-    expect(valueOf(await enclave.run(code))).toEqual([
+    expect(valueIn(await enclave.run(code))).toEqual([
       null,
       null,
       '1970-01-01T00:00:00.000Z',
@@ -58,19 +58,19 @@ describe('a value', () => {
   it.each(['', 'return', 'return undefined', 'return void 0'])('is undefined for %j', async (code) => {
     const result = await enclave.run(code);
     expect(result.success).toBe(true);
-    expect(valueOf(result)).toBeUndefined();
+    expect(valueIn(result)).toBeUndefined();
   });
 
   it('survives a promise that the script rejects and nobody handles', async () => {
     const code = 'Promise.reject(new Error("late")); await sleep(1); return "fine"';
-    expect(valueOf(await enclave.run(code))).toBe('fine');
+    expect(valueIn(await enclave.run(code))).toBe('fine');
   });
 });
 
 describe('an error of the script', () => {
   it('is a SCRIPT_ERROR with its name, message and position', async () => {
     const result = await enclave.run('const a = 1;\n  throw new TypeError("no " + a);');
-    expect(errorOf(result)).toEqual({
+    expect(errorIn(result)).toEqual({
       name: 'TypeError',
       code: 'SCRIPT_ERROR',
       message: 'no 1',
@@ -90,12 +90,12 @@ describe('an error of the script', () => {
     ['throw Symbol("s")', 'Symbol'],
     ['throw { a: 1 }', '{"a":1}'],
   ])('may be any value: %s', async (code, message) => {
-    expect(errorOf(await enclave.run(code))).toMatchObject({ code: 'SCRIPT_ERROR', name: 'Error', message });
+    expect(errorIn(await enclave.run(code))).toMatchObject({ code: 'SCRIPT_ERROR', name: 'Error', message });
   });
 
   it('of a timer callback ends the run', async () => {
     const code = 'setTimeout(() => { throw new RangeError("in a timer") }, 1); await sleep(10_000)';
-    expect(errorOf(await enclave.run(code))).toMatchObject({ code: 'SCRIPT_ERROR', message: 'in a timer' });
+    expect(errorIn(await enclave.run(code))).toMatchObject({ code: 'SCRIPT_ERROR', message: 'in a timer' });
   });
 });
 
@@ -107,7 +107,7 @@ describe('a value that JSON cannot carry', () => {
     'const a = {}; a.a = a; return a',
     'return { toJSON() { throw new Error("no") } }',
   ])('is a SERIALIZATION_ERROR: %s', async (code) => {
-    expect(errorOf(await enclave.run(code))).toMatchObject({
+    expect(errorIn(await enclave.run(code))).toMatchObject({
       name: 'EnclaveError',
       code: 'SERIALIZATION_ERROR',
       retryable: false,
@@ -119,7 +119,7 @@ describe('a value that JSON cannot carry', () => {
 describe('a tool call that fails', () => {
   it('ends the run as TOOL_ERROR if the script does not catch it', async () => {
     const result = await enclave.run('await callTool("fail")');
-    expect(errorOf(result)).toMatchObject({
+    expect(errorIn(result)).toMatchObject({
       name: 'ToolError',
       code: 'TOOL_ERROR',
       message: 'out of order',
@@ -143,7 +143,7 @@ describe('a tool call that fails', () => {
     'await callTool(5)',
     'await callTool({ toString: () => "echo" })',
   ])('is an UNKNOWN_TOOL where the name names none: %s', async (code) => {
-    expect(errorOf(await enclave.run(code))).toMatchObject({
+    expect(errorIn(await enclave.run(code))).toMatchObject({
       name: 'UnknownToolError',
       code: 'UNKNOWN_TOOL',
       retryable: false,
@@ -156,7 +156,7 @@ describe('what is certain about tool calls', () => {
   it('is unknown when the run is ended under one', async () => {
     const result = await enclave.run('await callTool("hang")', { limits: { timeoutMs: 100 } });
     expect(result.toolCalls.map(({ outcome }) => outcome)).toEqual(['unknown']);
-    expect(errorOf(result)).toMatchObject({
+    expect(errorIn(result)).toMatchObject({
       code: 'EXECUTION_TIMEOUT',
       outcome: 'unknown',
       retryable: false,
@@ -165,7 +165,7 @@ describe('what is certain about tool calls', () => {
 
   it('is unknown for a call that the script did not wait for, and the value stands', async () => {
     const result = await enclave.run('callTool("wait"); return 1');
-    expect(valueOf(result)).toBe(1);
+    expect(valueIn(result)).toBe(1);
     expect(result.toolCalls.map(({ outcome }) => outcome)).toEqual(['unknown']);
   });
 
@@ -178,7 +178,7 @@ describe('what is certain about tool calls', () => {
   it('is completed for calls that were answered before the script failed', async () => {
     const result = await enclave.run('await callTool("echo", 1); throw new Error("after")');
     expect(result.toolCalls.map(({ outcome }) => outcome)).toEqual(['completed']);
-    expect(errorOf(result).outcome).toBe('completed');
+    expect(errorIn(result).outcome).toBe('completed');
   });
 });
 

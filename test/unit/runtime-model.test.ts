@@ -336,7 +336,9 @@ class World {
     const [only] = aboard;
     for (const { id } of aboard) this.#verdicts.set(id, blamed ? 'retry' : 'alone');
     if (only !== undefined && aboard.length === 1 && !blamed) {
-      const count = (this.#crashes.get(only.key)?.count ?? 0) + 1;
+      const before = this.#crashes.get(only.key);
+      const counts = before !== undefined && this.#clock - before.at < QUARANTINE_MS;
+      const count = (counts ? before.count : 0) + 1;
       this.#crashes.set(only.key, { count, at: this.#clock });
       if (count >= this.limits.quarantineAfter) this.#verdicts.set(only.id, 'quarantine'); // R4
     }

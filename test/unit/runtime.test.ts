@@ -317,6 +317,19 @@ const crashes: readonly Row[] = [
     queued: 2,
   },
   {
+    claim: 'gives a worker that runs empty for a suspect nothing new before it is empty',
+    events: [
+      ready('w1'),
+      ready('w2'),
+      ...['a1', 'b1', 'c1', 'd1'].map((id) => submit(id)),
+      lose('w1'),
+      settle('b1', 'w2'),
+      submit('e1'),
+    ],
+    effects: [],
+    queued: 3,
+  },
+  {
     claim: 'tries neighbours again at once, with others, when it is known who was to blame',
     events: [ready('w1'), submit('a1'), submit('b1'), settle('a1', 'w1', false), loseBlamed('w1')],
     effects: [retry('b1', false), START],
@@ -360,6 +373,19 @@ const crashes: readonly Row[] = [
       again('x2', 'x1', 1 + QUARANTINE_MS),
     ],
     effects: [dispatch('x2', 'x1')],
+  },
+  {
+    claim: 'begins to count anew when the quarantine is over',
+    events: [
+      ready('x1'),
+      submit('x1'),
+      ...crashAlone('x1', 0),
+      ...crashAlone('x1', 1),
+      again('x2', 'x1', 1 + QUARANTINE_MS),
+      lose('x1', 2 + QUARANTINE_MS),
+    ],
+    effects: [retry('x2', true), START],
+    queued: 1,
   },
   {
     claim: 'begins to count anew after a success of the same script',
