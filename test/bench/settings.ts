@@ -26,6 +26,8 @@ export interface Settings {
   readonly concurrencies: readonly number[];
   /** Length of the load before a row's first round, in ms; not counted. */
   readonly warmupMs: number;
+  /** Length of the load before the first row, in ms; not counted. */
+  readonly steadyMs: number;
   readonly sides: readonly SideName[];
   readonly sections: readonly Section[];
   readonly levels: readonly Level[];
@@ -57,7 +59,8 @@ export function readSettings(args: readonly string[]): Settings {
     rounds,
     sampleMs: values.quick ? 80 : 400,
     recyclingMs: values.quick ? 600 : 1000,
-    warmupMs: values.quick ? 25 : 100,
+    warmupMs: values.quick ? 100 : 300,
+    steadyMs: values.quick ? 500 : 2_000,
     concurrencies: values.quick ? [1, 16] : [1, 16, 64],
     sides: narrow(SIDES, names),
     sections: narrow(SECTIONS, names),
