@@ -7,8 +7,8 @@
  *  R1  An execution that was admitted is in exactly one place: waiting, suspected, or aboard one worker; it
  *      leaves through `execution.settled`, `execution.withdrawn`, or one of the effects `quarantine` and `fail`.
  *  R2  The mailbox never holds more than `maxQueueLength` (what is tried again after a crash does not count).
- *  R3  A worker never has more aboard than `maxConcurrentPerWorker`, nor more than `depth` that are not waiting
- *      for a tool: one runs, the next is at hand.
+ *  R3  A worker never has more aboard than `maxConcurrentPerWorker`, and gets nothing new while `depth` of those
+ *      run: one runs, the next are at hand. (More may run when several resume at once.)
  *  R4  When a worker is lost with several executions aboard, each is tried again alone. Only a crash with one
  *      execution aboard counts against its script; `quarantineAfter` of those in a row, and it is refused.
  *  R5  A worker that serves one tenant at level 'process' never served and never serves another.

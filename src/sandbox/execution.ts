@@ -432,7 +432,7 @@ export class Execution {
 
   #finish(end: GuestEnd): void {
     if (!end.ok) {
-      const stack = end.stack === '' ? {} : { stack: end.stack };
+      const stack = end.stack === '' ? {} : { stack: scriptFrames(end.stack) };
       return this.#fail(end.code, end.message, { name: end.name, ...stack, sound: true });
     }
     if (Buffer.byteLength(end.json) > this.spec.limits.maxResultBytes) {
@@ -553,4 +553,12 @@ function guestCode(code: string): string {
   return code === 'INVALID_ARGUMENT' || code === 'SERIALIZATION_ERROR' || code === 'UNKNOWN_TOOL'
     ? code
     : 'TOOL_ERROR';
+}
+
+/**
+ * A stack that V8 formatted by itself (no stack was left to format it with) names the guest's own functions and
+ * counts its lines: only its message is kept.
+ */
+function scriptFrames(stack: string): string {
+  return /^\s+at .*\bguest:\d+/m.test(stack) ? stack.replace(/\n\s+at [\s\S]*$/, '') : stack;
 }

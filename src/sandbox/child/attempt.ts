@@ -232,6 +232,14 @@ export class Attempt {
       this.#preempt(true);
       return;
     }
+    if (status === 'X') {
+      this.#stop(
+        'SYNTAX_ERROR',
+        'The text is too deeply nested to be parsed',
+        'SyntaxError: too deeply nested',
+      );
+      return;
+    }
     if (status === 'S') {
       if (this.#stripped) this.#stopForSyntax(undefined);
       else this.#beginStripped();

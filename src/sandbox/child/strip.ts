@@ -39,8 +39,11 @@ let transform: Transform | undefined;
 const HEAD = 'async function body(){';
 const TAIL = '\n}';
 
-/** A call with type arguments (`f<T>(x)`) is also JavaScript, with another meaning: TypeScript's is meant. */
-const TYPE_ARGUMENTS = /[\w$\])]\s*<[^;(){}]*>\s*[(`]/;
+/**
+ * A call with type arguments (`f<T>(x)`) is also JavaScript, with another meaning: TypeScript's is meant. Every
+ * repetition is bounded, so that the search takes linear time.
+ */
+const TYPE_ARGUMENTS = /[\w$\])]\s{0,4}<[^;(){}]{1,120}>\s{0,4}[(`]/;
 
 /** True if the text must be stripped although it may parse as JavaScript. */
 export function looksLikeTypeScript(source: string): boolean {

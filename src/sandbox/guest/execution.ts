@@ -29,8 +29,8 @@ export interface GuestConfig {
   readonly map?: LineMap;
 }
 
-/** What `take` answers first: whether the execution goes on, ended, never compiled, or missed the host. */
-export type GuestStatus = 'W' | 'E' | 'S' | 'H';
+/** What `take` answers first: it goes on, ended, is no JavaScript, is nothing that compiles, or missed the host. */
+export type GuestStatus = 'W' | 'E' | 'S' | 'X' | 'H';
 
 export interface GuestParts {
   readonly sources: GuestSources;
@@ -76,7 +76,7 @@ export function installExecution(
   }
   const waiting = new Map<number, Waiter>();
   let running = false;
-  let failedToCompile = false;
+  let failedToCompile: '' | 'S' | 'X' = '';
   let fatal = '';
   let items = '';
   let end = '';
@@ -118,7 +118,9 @@ export function installExecution(
   };
   /** A limit that ends the execution. Thrown too, but a script that catches it gains nothing. */
   const halt = (kind: string, message: string): Error => {
-    if (fatal === '') fatal = `{"code":${stringify(kind)},"message":${stringify(message)}}`;
+    if (fatal === '') {
+      fatal = `{"ok":false,"name":"EnclaveError","stack":"","code":${stringify(kind)},"message":${stringify(message)}}`;
+    }
     return branded(kind, message);
   };
 
@@ -267,7 +269,8 @@ export function installExecution(
   const finish = (json: string): void => {
     if (!running) return;
     running = false; // E3
-    end = json;
+    // A limit that was passed ends the script, even one that caught it and went on.
+    end = fatal === '' ? json : fatal;
     if (!stream || host.call === undefined) return;
     // On a thread of its own it need not come to rest first: what it left running ends with it.
     flush();
@@ -331,7 +334,7 @@ export function installExecution(
     fatal = '';
     nextIndex = 0;
     toolCalls = 0;
-    failedToCompile = false;
+    failedToCompile = '';
     outputLeft = config.maxOutputBytes;
     maxToolCalls = config.maxToolCalls;
     maxResult = config.maxResultBytes;
@@ -344,9 +347,9 @@ export function installExecution(
       // The constructor parses the body by itself, so that no text can close the function around it.
       body = new AsyncFunction(`${source}\n//# sourceURL=${scriptName}`);
     } catch (error) {
-      if (!(error instanceof NativeSyntaxError)) return fail(error);
+      // Nothing of the script has run: whatever was thrown, the compiler threw it.
       running = false;
-      failedToCompile = true;
+      failedToCompile = error instanceof NativeSyntaxError ? 'S' : 'X';
       return;
     }
     void (async () => {
@@ -368,11 +371,11 @@ export function installExecution(
   };
 
   const take = (): string => {
-    if (failedToCompile) return 'S';
+    if (failedToCompile !== '') return failedToCompile;
     if (host.missed) return 'H';
     if (fatal !== '') {
       running = false;
-      return `E{"items":[${items}],"end":{"ok":false,"name":"EnclaveError","stack":"",${kit.slice(fatal, 1, fatal.length)}}`;
+      return `E{"items":[${items}],"end":${fatal}}`;
     }
     const step = `{"items":[${items}]${end === '' ? '' : `,"end":${end}`}}`;
     items = '';
