@@ -32,6 +32,8 @@ type Transform = (
 ) => { code: string; map?: string };
 
 const require = createRequire(import.meta.url);
+/** Part of the path of each of its files. */
+const AMARO_FILES = '/node_modules/amaro/';
 let transform: Transform | undefined;
 
 // A body may use `return` and `await`, so it is stripped inside a function. Whether the text closed that
@@ -86,6 +88,15 @@ export function stripTypes(source: string): Stripped {
 }
 
 function asStripError(error: unknown): StripError {
+  // Only a complaint has a code. Anything else is a trap in the stripper's WebAssembly (a text nested too deeply
+  // for its stack), after which that instance answers nothing any more.
+  if (typeof (error as { code?: unknown }).code !== 'string') {
+    transform = undefined;
+    for (const file of Object.keys(require.cache)) {
+      if (file.includes(AMARO_FILES)) delete require.cache[file];
+    }
+    return new StripError('The text is too deeply nested to be parsed', 1, 1);
+  }
   const { message, startLine, startColumn } = error as {
     message?: unknown;
     startLine?: unknown;
