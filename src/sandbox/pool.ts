@@ -97,10 +97,11 @@ export class WorkerPool {
     this.#supervisor = createActor(
       supervisorMachine.provide({
         actions: {
-          startChild: (_, { slot }) => this.#start(slot),
-          stopChild: (_, { slot }) => this.#slots.get(slot)?.drain('shutdown'),
-          scheduleRestart: (_, { slot, delayMs }) => this.#restartLater(slot, delayMs),
-          escalate: (_, { retryAfterMs, crashes }) => this.#coolDown(retryAfterMs, crashes),
+          startChild: (_, { slot }) => this.#todo.push(() => this.#start(slot)),
+          stopChild: (_, { slot }) => this.#todo.push(() => this.#slots.get(slot)?.drain('shutdown')),
+          scheduleRestart: (_, { slot, delayMs }) => this.#todo.push(() => this.#restartLater(slot, delayMs)),
+          escalate: (_, { retryAfterMs, crashes }) =>
+            this.#todo.push(() => this.#coolDown(retryAfterMs, crashes)),
         },
       }),
       { input: { policy } },
@@ -302,7 +303,11 @@ export class WorkerPool {
 
   #ask(event: SupervisorEvent): void {
     this.#supervisor.send(event);
+    // An actor must not be made or told things from within another's transition: effects wait until it is over.
+    for (const act of this.#todo.splice(0)) act();
   }
+  /** What the supervisor asked for. */
+  readonly #todo: (() => void)[] = [];
 
   /** False while the supervisor starts nothing: it has escalated, or it is stopped. */
   get #starts(): boolean {

@@ -320,9 +320,16 @@ describe('the end', () => {
   });
 
   it('of one Enclave leaves the others on its adapter alone', async () => {
-    const own = new Enclave({ adapter, toolHandler: () => new Promise(() => undefined) });
+    const called = Promise.withResolvers<void>();
+    const own = new Enclave({
+      adapter,
+      toolHandler: () => {
+        called.resolve();
+        return new Promise(() => undefined);
+      },
+    });
     const mine = own.run('await callTool("x")');
-    await expect.poll(() => own.stats().active).toBe(1);
+    await called.promise;
     await own.dispose();
     const result = await mine;
     expect(errorIn(result).code).toBe('CLOSED');

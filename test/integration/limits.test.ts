@@ -22,8 +22,8 @@ const tight = new Enclave({
   adapter,
   toolHandler: (name, args) => (name === 'grow' ? 'x'.repeat(Number(args)) : args),
   limits: {
-    timeoutMs: 150,
-    cpuMs: 60,
+    timeoutMs: 2_000,
+    cpuMs: 200,
     memoryBytes: 16 * MiB,
     maxToolCalls: 2,
     maxConcurrentToolCalls: 1,
@@ -57,14 +57,15 @@ describe('timeoutMs', () => {
 
   it('counts from the start in a worker, not from the call', async () => {
     const late = new Enclave({
-      adapter: createWorkerPoolAdapter({ poolSize: 1 }),
-      limits: { timeoutMs: 90 },
+      adapter: createWorkerPoolAdapter({ poolSize: 1, maxConcurrentPerWorker: 1 }),
     });
     try {
-      // The start of the worker alone takes longer.
-      const result = await late.run('return 1');
+      const first = late.run('await sleep(800)');
+      const result = await late.run('return 1', { limits: { timeoutMs: 600 } });
       expect(valueIn(result)).toBe(1);
-      expect(result.stats.queueTime).toBeGreaterThan(result.stats.duration);
+      expect(result.stats.queueTime).toBeGreaterThan(600);
+      expect(result.stats.duration).toBeLessThan(600);
+      await first;
     } finally {
       await late.dispose();
     }
@@ -247,17 +248,17 @@ describe('maxToolPayloadBytes', () => {
 });
 
 describe('limits of the Enclave', () => {
-  it.each([
+  it.each<[string, string, Limits?]>([
     ['EXECUTION_TIMEOUT', 'await sleep(60_000)'],
     ['CPU_LIMIT_EXCEEDED', 'for (;;) {}'],
-    ['MEMORY_LIMIT_EXCEEDED', 'return new Array(8e6).fill(1.5).length'],
+    ['MEMORY_LIMIT_EXCEEDED', 'return new Array(8e6).fill(1.5).length', { timeoutMs: 30_000, cpuMs: 20_000 }],
     ['TOOL_CALL_LIMIT_EXCEEDED', 'for (;;) await callTool("echo")'],
     ['SOURCE_LIMIT_EXCEEDED', sized(201)],
     ['RESULT_LIMIT_EXCEEDED', 'return "123456789"'],
     ['OUTPUT_LIMIT_EXCEEDED', 'console.log("1234567890")'],
     ['SERIALIZATION_ERROR', 'await callTool("echo", "123456789")'],
-  ])('hold for a run that sets none: %s', async (code, source) => {
-    expect(errorIn(await tight.run(source)).code).toBe(code);
+  ])('hold for a run that sets none: %s', async (code, source, others) => {
+    expect(errorIn(await tight.run(source, { limits: others })).code).toBe(code);
   });
 
   it('give way to those of a run, one by one', async () => {

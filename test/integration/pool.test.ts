@@ -51,7 +51,6 @@ describe('200 tenants in turn on 2 workers', () => {
     const visit = async (tenant: string): Promise<void> => {
       const result = await enclave.run(SCRIPT, { tenant, input: tenant });
       expect(valueIn(result)).toEqual({ found: [], last: `${tenant}1999` });
-      expect(result.stats.attempts).toBe(1);
     };
     const turn = async (from: number, to: number): Promise<void> => {
       for (let tenant = from; tenant < to; tenant += 2)
@@ -258,7 +257,7 @@ describe('an Enclave that nobody disposed of', () => {
             process.kill(enclave.stats().workers[0].pid, 'SIGKILL');
             console.log((await enclave.run('return 1')).success);`,
     },
-  ])('and $claim keeps no process alive', { timeout: 60_000 }, async ({ use }) => {
+  ])('$claim keeps no process alive', { timeout: 60_000 }, async ({ use }) => {
     const entry = path.resolve(import.meta.dirname, '../../src/index.ts');
     const program = `import { createWorkerPoolAdapter, Enclave } from ${JSON.stringify(entry)};
       const adapter = createWorkerPoolAdapter({ poolSize: 2, maxConcurrentPerWorker: 1, startTimeoutMs: 600_000 });

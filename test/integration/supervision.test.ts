@@ -40,8 +40,11 @@ function killBusy(enclave: Enclave): void {
   for (const { pid, aboard } of enclave.stats().workers) if (aboard > 0) kill(pid);
 }
 
-/** Kill a random worker that is up every 50 ms until it is told to stop; resolves to the pids of all that there were. */
-function startKilling(enclave: Enclave) {
+/**
+ * Strike one of the pool's places at random every 50 ms until it is told to stop, and kill the worker that is up
+ * there; a start of 150 ms of CPU would hardly ever end otherwise. Tells how many died and the pids of all.
+ */
+function startKilling(enclave: Enclave, places: number) {
   const seen = new Set<number>();
   const stop = new AbortController();
   let kills = 0;
@@ -50,9 +53,8 @@ function startKilling(enclave: Enclave) {
       await delay(50);
       const { workers } = enclave.stats();
       for (const { pid } of workers) seen.add(pid);
-      const up = workers.filter(({ state }) => state !== 'starting');
-      const victim = up[Math.floor(Math.random() * up.length)];
-      if (victim === undefined) continue;
+      const victim = workers[Math.floor(Math.random() * places)];
+      if (victim === undefined || victim.state === 'starting') continue;
       kill(victim.pid);
       kills++;
     }
@@ -71,7 +73,7 @@ const mixed = (index: number): string =>
   index % 2 === 0 ? `return ${index}` : `return (await callTool("count", { n: ${index} })) + 0`;
 
 /** Runs `count` scripts while workers die, and checks every end against what the tools saw. */
-async function runUnderFire(count: number, options: WorkerPoolOptions) {
+async function runUnderFire(count: number, options: WorkerPoolOptions & { readonly poolSize: number }) {
   const calls = new Map<number, number>();
   const enclave = open(options, {
     toolHandler: async (_name, args) => {
@@ -81,7 +83,7 @@ async function runUnderFire(count: number, options: WorkerPoolOptions) {
       return n;
     },
   });
-  const killing = startKilling(enclave);
+  const killing = startKilling(enclave, options.poolSize);
   const results = await Promise.all(Array.from({ length: count }, (_, index) => enclave.run(mixed(index))));
   const { kills, seen } = await killing.stop();
   results.forEach((result, index) => {
@@ -105,7 +107,7 @@ function checkEnd(result: ExecutionResult, index: number, calls: number): void {
 
 describe('workers that are killed at random every 50 ms', () => {
   const PATIENT = {
-    poolSize: 2,
+    poolSize: 3,
     maxQueueLength: 5_000,
     queueTimeoutMs: 600_000,
     maxRestarts: 1_000_000,
@@ -120,6 +122,7 @@ describe('workers that are killed at random every 50 ms', () => {
     expect(kills).toBeGreaterThan(5);
     expect(enclave.stats()).toMatchObject({ queueLength: 0, active: 0 });
     seen.push(...enclave.stats().workers.map(({ pid }) => pid));
+    expect(seen.length).toBeGreaterThan(kills);
     await enclave.dispose();
     expect(seen.filter(isAlive)).toEqual([]);
   });
@@ -163,7 +166,8 @@ describe('a script that goes on in another worker', () => {
     const events: ExecutionEvent[] = [];
     const result = await enclave.run(SCRIPT, { seed: 7, onEvent: (event) => events.push(event) });
     const value = valueIn(result) as [number, number, number][];
-    expect(result.stats.attempts).toBe(3);
+    // More if a busy machine made it move to a thread of its own.
+    expect(result.stats.attempts).toBeGreaterThanOrEqual(3);
     expect(steps).toEqual([1, 2, 3, 4]);
     expect(result.toolCalls.map(({ outcome }) => outcome)).toEqual(steps.map(() => 'completed'));
     const shown = events.flatMap(({ type, payload }) => (type === 'stdout' ? [payload.chunk] : []));
@@ -210,7 +214,8 @@ describe('a script that goes on in another worker', () => {
       await callTool('wait', { ms: 0, deadly: true });
       return order;`;
     const result = await enclave.run(SPRINT);
-    expect([killed, result.stats.attempts, valueIn(result)]).toEqual([true, 2, [5, 30, 60]]);
+    expect([killed, valueIn(result)]).toEqual([true, [5, 30, 60]]);
+    expect(result.stats.attempts).toBeGreaterThanOrEqual(2);
   });
 
   it('is not started again when more was delivered to it than maxReplayBytes', async () => {
@@ -223,9 +228,12 @@ describe('a script that goes on in another worker', () => {
         },
       },
     );
-    const large = await enclave.run('await callTool("large"); await callTool("die"); return 1');
+    const events: string[] = [];
+    const large = await enclave.run('await callTool("large"); await callTool("die"); return 1', {
+      onEvent: ({ type }) => events.push(type),
+    });
     expect(errorIn(large)).toMatchObject({ code: 'WORKER_CRASHED', outcome: 'unknown', retryable: false });
-    expect(large.stats.attempts).toBe(1);
+    expect(events).not.toContain('error'); // That would announce another start.
     expect(large.toolCalls.map(({ name }) => name)).toEqual(['large', 'die']);
     expect(valueIn(await enclave.run('return 2'))).toBe(2);
   });
@@ -266,7 +274,7 @@ describe('a script that kills every worker that it runs in', () => {
       expect(deaths).toEqual([{ n: 0 }, { n: 1 }, { n: 2 }, { n: 3 }]);
       for (const [index, result] of (await Promise.all(neighbours)).entries()) {
         expect(valueIn(result)).toEqual({ n: index + 1 });
-        expect(result.stats.attempts).toBe(2);
+        expect(result.stats.attempts).toBeGreaterThanOrEqual(2);
       }
       expect(aboard).toEqual([1, 2, 3]);
       const refused = await enclave.run(DEADLY);
