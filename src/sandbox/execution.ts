@@ -121,6 +121,8 @@ export class Execution {
   #abort: AbortController | undefined;
   #runningCalls = 0;
   #queuedCalls: NewEntry[] = [];
+  /** Delivered and not yet sent. */
+  #outgoing: Delivery[] = [];
   readonly #sleeps = new Set<NodeJS.Timeout>();
 
   constructor(spec: ExecutionSpec) {
@@ -159,6 +161,7 @@ export class Execution {
     this.#phase = { at: 'seated', seat };
     this.#attempts++;
     this.#journal.restart();
+    this.#outgoing = []; // The start message brings them all.
     this.#outputsSeen = 0;
     this.#sent = this.#journal.deliveries.length;
     if (first) {
@@ -403,8 +406,17 @@ export class Execution {
       return this.#phase.seat.again();
     }
     this.#sent++;
+    this.#outgoing.push(delivery);
+    if (this.#outgoing.length === 1) process.nextTick(() => this.#handOver());
+  }
+
+  /** Send what was delivered in this turn of the event loop, in one message. */
+  #handOver(): void {
+    const deliveries = this.#outgoing;
+    this.#outgoing = [];
+    if (this.#phase.at !== 'seated' || deliveries.length === 0) return;
     this.#phase.seat.waiting(false);
-    this.#phase.seat.deliver([delivery]);
+    this.#phase.seat.deliver(deliveries);
   }
 
   #noteApplied(applied: number): void {
