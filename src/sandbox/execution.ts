@@ -115,7 +115,9 @@ export class Execution {
   #outputsSeen = 0;
   /** Deliveries sent to the present attempt, and those that it has applied. */
   #sent = 0;
-  #applications = 0;
+  /** Results handed to the script in all attempts so far, and in the present one. */
+  #appliedShown = 0;
+  #appliedSeen = 0;
   #usage: Usage = { cpu: 0, heap: 0 };
   #wall: NodeJS.Timeout | undefined;
   #abort: AbortController | undefined;
@@ -163,6 +165,7 @@ export class Execution {
     this.#journal.restart();
     this.#outgoing = []; // The start message brings them all.
     this.#outputsSeen = 0;
+    this.#appliedSeen = 0;
     this.#sent = this.#journal.deliveries.length;
     if (first) {
       clearTimeout(this.#wall);
@@ -245,7 +248,6 @@ export class Execution {
     }
     if (this.#phase.at !== 'seated') return;
     this.#usage = usage;
-    this.#noteApplied(applied);
     if (!this.#takeItems(items)) return;
     if (end !== undefined) return this.#finish(end);
     if (this.#journal.behind) return this.#nondeterministic();
@@ -308,6 +310,10 @@ export class Execution {
     for (const item of items) {
       if (item.kind === 'output') {
         if (!this.#takeOutput(item)) return false;
+        continue;
+      }
+      if (item.kind === 'applied') {
+        this.#noteApplied(item.index);
         continue;
       }
       const entry = this.#journal.enter(item);
@@ -419,14 +425,14 @@ export class Execution {
     this.#phase.seat.deliver(deliveries);
   }
 
-  #noteApplied(applied: number): void {
-    const { deliveries } = this.#journal;
-    for (; this.#applications < applied && this.#applications < deliveries.length; this.#applications++) {
-      const delivery = deliveries[this.#applications];
-      const entry = delivery === undefined ? undefined : this.#journal.entryOf(delivery);
-      if (delivery === undefined || entry?.kind !== 'call') continue;
-      this.#emit('tool_result_applied', { callId: this.#callId(entry), ok: delivery[1] === '' });
-    }
+  #noteApplied(index: number): void {
+    this.#appliedSeen++;
+    if (this.#appliedSeen <= this.#appliedShown) return;
+    this.#appliedShown = this.#appliedSeen;
+    if (this.spec.onEvent === undefined) return;
+    const entry = this.#journal.entryAt(index);
+    if (entry?.kind !== 'call') return;
+    this.#emit('tool_result_applied', { callId: this.#callId(entry), ok: entry.state === 'completed' });
   }
 
   #callId(entry: NewEntry): string {

@@ -97,9 +97,9 @@ export class Journal {
     this.#bytes += Buffer.byteLength(delivery[2]) + 64;
   }
 
-  /** The entry that a delivery ended. */
-  entryOf(delivery: Delivery): NewEntry | undefined {
-    return this.#entries[delivery[0]];
+  /** The call or sleep of this index. */
+  entryAt(index: number): NewEntry | undefined {
+    return this.#entries[index];
   }
 
   /** True if a call is in a handler: its effect is in doubt if the execution ends now. */

@@ -45,7 +45,9 @@ export type GuestItem =
       readonly text: string;
     }
   | { readonly kind: 'call'; readonly index: number; readonly name: string; readonly json: string }
-  | { readonly kind: 'sleep'; readonly index: number; readonly ms: number };
+  | { readonly kind: 'sleep'; readonly index: number; readonly ms: number }
+  /** It was handed the end of this call or sleep. */
+  | { readonly kind: 'applied'; readonly index: number };
 
 /** How a script ended, told by the guest. */
 export type GuestEnd =
@@ -177,6 +179,8 @@ function items(raw: unknown): GuestItem[] {
         };
       case 'c':
         return { kind: 'call', index: integer(entry[1]), name: string(entry[2]), json: string(entry[3]) };
+      case 'a':
+        return { kind: 'applied', index: integer(entry[1]) };
       case 's':
         return { kind: 'sleep', index: integer(entry[1]), ms: number(entry[2]) };
       default:

@@ -9,7 +9,7 @@ import {
   type RunOptions,
   recommendedPoolSize,
 } from '../../src/index.ts';
-import { errorIn, valueIn } from './ends.ts';
+import { errorIn, PATIENCE, valueIn } from './ends.ts';
 
 const gates = new Map<string, PromiseWithResolvers<void>>();
 const gate = (name: string): PromiseWithResolvers<void> => {
@@ -150,7 +150,7 @@ describe('a signal', () => {
     });
     try {
       const first = own.run('await callTool("x"); return "first"');
-      await expect.poll(() => own.stats().active).toBe(1);
+      await expect.poll(() => own.stats().active, PATIENCE).toBe(1);
       const controller = new AbortController();
       const second = own.run('return 2', { signal: controller.signal });
       expect(own.stats().queueLength).toBe(1);
@@ -301,7 +301,7 @@ describe('the end', () => {
   it('ends runs as CLOSED, leaves no process, and may come twice', async () => {
     const own = new Enclave({ adapter: createWorkerPoolAdapter({ poolSize: 1, maxConcurrentPerWorker: 1 }) });
     const aboard = own.run('await sleep(60_000)');
-    await expect.poll(() => own.stats().active).toBe(1);
+    await expect.poll(() => own.stats().active, PATIENCE).toBe(1);
     const queued = own.run('return 1');
     const [worker] = own.stats().workers;
     const first = own.dispose();

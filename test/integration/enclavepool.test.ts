@@ -1,6 +1,6 @@
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { createWorkerPoolAdapter, Enclave, EnclavePool, type EnclavePoolOptions } from '../../src/index.ts';
-import { errorIn, valueIn } from './ends.ts';
+import { errorIn, PATIENCE, valueIn } from './ends.ts';
 
 const adapter = createWorkerPoolAdapter({ poolSize: 1 });
 /** Keeps the workers while pools come and go. */
@@ -135,7 +135,7 @@ describe('dispose', () => {
   it('ends what runs as CLOSED', async () => {
     const pool = make(1);
     const run = pool.execute('await sleep(60_000)');
-    await expect.poll(() => keeper.stats().active).toBe(1);
+    await expect.poll(() => keeper.stats().active, PATIENCE).toBe(1);
     await pool.dispose();
     expect(errorIn(await run).code).toBe('CLOSED');
   });

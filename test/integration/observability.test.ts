@@ -4,6 +4,7 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createWorkerPoolAdapter, Enclave } from '../../src/index.ts';
+import { PATIENCE } from './ends.ts';
 
 interface Line {
   readonly level: number;
@@ -42,7 +43,7 @@ describe('the logger', () => {
     );
     process.kill(worker?.pid ?? 0, 'SIGKILL');
     await expect
-      .poll(() => lines.find(({ msg }) => msg === 'worker lost'))
+      .poll(() => lines.find(({ msg }) => msg === 'worker lost'), PATIENCE)
       .toMatchObject({ level: 40, worker: worker?.id, reason: 'crash', detail: 'SIGKILL' });
   });
 
@@ -104,7 +105,7 @@ describe('the registry', () => {
   it('sees what is active while it is', async () => {
     const controller = new AbortController();
     const run = enclave.run('await sleep(60_000)', { signal: controller.signal });
-    await expect.poll(() => sample('enclave_active_executions')).toBe(1);
+    await expect.poll(() => sample('enclave_active_executions'), PATIENCE).toBe(1);
     controller.abort();
     await run;
     expect(await sample('enclave_active_executions')).toBe(0);

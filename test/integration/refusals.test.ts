@@ -1,7 +1,7 @@
 /** Runs that are refused or whose worker is lost, and what a caller is told to do about it. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { createWorkerPoolAdapter, Enclave, type WorkerPoolOptions } from '../../src/index.ts';
-import { errorIn, valueIn } from './ends.ts';
+import { errorIn, PATIENCE, valueIn } from './ends.ts';
 
 let open: Enclave | undefined;
 afterEach(async () => {
@@ -28,7 +28,7 @@ function make(options: WorkerPoolOptions) {
 /** SIGKILL the worker that has an execution aboard; resolves when it did. */
 async function killAboard(enclave: Enclave): Promise<number> {
   const pid = await expect
-    .poll(() => enclave.stats().workers.find(({ aboard }) => aboard > 0)?.pid, { timeout: 10_000 })
+    .poll(() => enclave.stats().workers.find(({ aboard }) => aboard > 0)?.pid, PATIENCE)
     .toBeDefined()
     .then(() => enclave.stats().workers.find(({ aboard }) => aboard > 0)?.pid ?? 0);
   if (pid !== 0) process.kill(pid, 'SIGKILL');
@@ -62,7 +62,9 @@ describe('a run that waits too long', () => {
   it('ends as QUEUE_TIMEOUT and never starts', async () => {
     const { enclave, running, letGo } = make({ queueTimeoutMs: 50, maxConcurrentPerWorker: 1 });
     // The start of a worker counts as waiting, so the first run comes when it is there.
-    await expect.poll(() => enclave.stats().workers.some(({ state }) => state === 'ready')).toBe(true);
+    await expect
+      .poll(() => enclave.stats().workers.some(({ state }) => state === 'ready'), PATIENCE)
+      .toBe(true);
     const first = enclave.run('return await callTool("gate")');
     await running;
     const late = await enclave.run('return await callTool("never")');
@@ -132,7 +134,7 @@ describe('a lost worker', () => {
     const run = enclave.run('return await callTool("gate")');
     await running;
     await killAboard(enclave);
-    await expect.poll(() => enclave.stats().status, { interval: 5 }).toBe('failed');
+    await expect.poll(() => enclave.stats().status, { ...PATIENCE, interval: 5 }).toBe('failed');
     expect(errorIn(await enclave.run('return 1'))).toMatchObject({
       code: 'WORKER_CRASHED',
       outcome: 'not_started',

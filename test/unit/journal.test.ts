@@ -79,7 +79,7 @@ describe('a journal', () => {
     entries.deliver(first, error(0), 20);
     entries.restart();
     expect(entries.deliveries).toEqual([result(1), error(0)]);
-    expect(entries.deliveries.map((delivery) => entries.entryOf(delivery))).toEqual([second, first]);
+    expect(entries.deliveries.map((delivery) => entries.entryAt(delivery[0]))).toEqual([second, first]);
   });
 
   it('counts calls, not sleeps', () => {

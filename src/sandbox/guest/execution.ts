@@ -366,6 +366,7 @@ export function installExecution(
     const waiter = apply(mapGet as never, waiting, [index]) as Waiter | undefined;
     if (waiter === undefined || !running) return;
     apply(mapDelete as never, waiting, [index]);
+    put(`["a",${index}]`);
     if (code === '') waiter.resolve(payload === '' ? undefined : parse(payload));
     else waiter.reject(branded(code, payload));
   };

@@ -94,7 +94,7 @@ describe('while the host formats an error', () => {
     `${evil} Promise.reject(e); await new Promise(() => {})`,
     `Promise.reject(new Proxy(new Error(), { ${spin}, getPrototypeOf() { for (;;); } })); await new Promise(() => {})`,
     `Promise.reject({ get stack() { for (;;); }, get message() { for (;;); }, get name() { for (;;); } }); await new Promise(() => {})`,
-    `Object.defineProperty(Error.prototype, "name", { ${spin} }); null.x`,
+    `Object.defineProperty(TypeError.prototype, "name", { ${spin} }); null.x`,
   ])('a getter of the script cannot run for ever: %s', async (code) => {
     expect(await arena.error(code)).toMatchObject({ code: STOPPED });
   });
