@@ -6,7 +6,7 @@
  * the parent may set one, first in line for the kernel's OOM killer. The parent holds the only clock.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -21,9 +21,6 @@ export const MAX_FRAME_BYTES = 64 * MiB;
 
 /** What a worker process needs besides scripts, in bytes: Node, the addon, the V8 snapshot. */
 const BASE_BYTES = 80 * MiB;
-
-/** Dependencies whose files the worker reads. */
-const WORKER_PACKAGES = ['isolated-vm', 'node-gyp-build', 'amaro', '@jridgewell/sourcemap-codec'] as const;
 
 export interface WorkerProcessOptions {
   readonly maxWorkerMemory: number;
@@ -77,18 +74,19 @@ export class WorkerProcess {
     this.pid = this.#child.pid ?? 0;
     this.#pipe = this.#child.stdio[3] as Duplex;
     this.#writer = new FrameWriter((bytes) => this.#pipe.write(bytes));
-    const reader = new FrameReader(MAX_FRAME_BYTES, (text) => {
-      if (!this.#gone) options.onMessage(parseWorkerMessage(text));
-    });
+    const messages: WorkerMessage[] = [];
+    const reader = new FrameReader(MAX_FRAME_BYTES, (text) => messages.push(parseWorkerMessage(text)));
     this.#pipe.on('data', (chunk: Buffer) => {
       this.lastHeard = performance.now();
       try {
         reader.push(chunk);
       } catch (error) {
         // A worker that breaks the protocol is not one that we wrote any more.
+        messages.length = 0;
         this.kill();
         options.onViolation(error instanceof Error ? error : new Error(String(error)));
       }
+      for (const message of messages.splice(0)) if (!this.#gone) options.onMessage(message);
     });
     // The pipe breaks when the worker dies; its exit says so.
     this.#pipe.on('error', () => undefined);
@@ -189,8 +187,21 @@ function workerEntry(): string {
 
 function permissionFlags(): string[] {
   const readable = [path.resolve(path.dirname(entry), '..', '*'), ownPackageFile(), '/etc/alpine-release'];
-  for (const name of WORKER_PACKAGES) readable.push(path.join(packageDirectory(name), '*'));
+  for (const directory of workerPackages()) {
+    // Package managers that link packages have two names for each file: the loader asks for both.
+    for (const name of new Set([directory, realpathSync(directory)]))
+      readable.push(name, path.join(name, '*'));
+  }
   return ['--permission', '--allow-addons', ...readable.map((file) => `--allow-fs-read=${file}`)];
+}
+
+/** The directories of the packages whose files the worker reads. */
+function workerPackages(): string[] {
+  const own = ['isolated-vm', 'amaro', '@jridgewell/sourcemap-codec'].map((name) =>
+    packageDirectory(name, require),
+  );
+  const addon = createRequire(path.join(realpathSync(own[0] ?? ''), 'package.json'));
+  return [...own, packageDirectory('node-gyp-build', addon)];
 }
 
 /** Node reads it to learn that our files are modules. */
@@ -202,8 +213,8 @@ function ownPackageFile(): string {
   }
 }
 
-function packageDirectory(name: string): string {
-  for (const directory of require.resolve.paths(name) ?? []) {
+function packageDirectory(name: string, from: NodeJS.Require): string {
+  for (const directory of from.resolve.paths(name) ?? []) {
     const candidate = path.join(directory, name);
     if (existsSync(path.join(candidate, 'package.json'))) return candidate;
   }

@@ -191,7 +191,13 @@ function serialise(call: Call, value: unknown): ToolReply {
       `the result of tool "${call.tool.name}" cannot be written as JSON: ${why}`,
     );
   }
-  if (json === undefined) return { ok: true, json: '' };
+  if (json === undefined) {
+    if (value === undefined) return { ok: true, json: '' };
+    return failure(
+      'SERIALIZATION_ERROR',
+      `the result of tool "${call.tool.name}" is a ${typeof value}, which is not JSON`,
+    );
+  }
   return overCap(call, json, 'result') ?? { ok: true, json };
 }
 

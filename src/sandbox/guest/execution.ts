@@ -164,6 +164,16 @@ export function installExecution(
     });
   const never = (): Promise<unknown> => new NativePromise(() => undefined);
 
+  /** An error made here, not where the delivery came in, has the frame that awaits the call on its stack. */
+  const settled = async (waited: Promise<unknown>): Promise<unknown> => {
+    try {
+      return await waited;
+    } catch (failure) {
+      const { code, message } = failure as { code: string; message: string };
+      throw branded(code, message);
+    }
+  };
+
   const callTool = (name: unknown, args?: unknown): Promise<unknown> => {
     if (!running || fatal !== '') return never(); // E3
     try {
@@ -192,7 +202,7 @@ export function installExecution(
           `The script made more than maxToolCalls (${maxToolCalls}) tool calls`,
         );
       toolCalls++;
-      return wait((index) => `["c",${index},${stringify(shown)},${stringify(json)}]`);
+      return settled(wait((index) => `["c",${index},${stringify(shown)},${stringify(json)}]`));
     } catch (error) {
       return new NativePromise((_resolve, reject) => reject(error));
     }
@@ -368,7 +378,7 @@ export function installExecution(
     apply(mapDelete as never, waiting, [index]);
     put(`["a",${index}]`);
     if (code === '') waiter.resolve(payload === '' ? undefined : parse(payload));
-    else waiter.reject(branded(code, payload));
+    else waiter.reject({ __proto__: null, code, message: payload });
   };
 
   const take = (): string => {
