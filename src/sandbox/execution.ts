@@ -30,6 +30,9 @@ export const STOP_GRACE_MS = 250;
 /** Evictions by others' faults after which an execution gets an isolate and a thread of its own. */
 const MAX_EVICTIONS = 2;
 
+/** Sleeps of one execution at once. */
+const MAX_SLEEPS = 1_000;
+
 /** How tools are reached. `canonical` is undefined for a name that stands for no tool the script may call. */
 export interface ToolPort {
   readonly call: (
@@ -166,7 +169,9 @@ export class Execution {
     this.#outgoing = []; // The start message brings them all.
     this.#outputsSeen = 0;
     this.#appliedSeen = 0;
-    this.#sent = this.#journal.deliveries.length;
+    const { deliveries } = this.#journal;
+    this.#sent = deliveries.length;
+    if (!this.#journal.replayable) this.#journal.forget();
     if (first) {
       clearTimeout(this.#wall);
       this.#wall = setTimeout(() => this.#timeOut(), limits.timeoutMs);
@@ -181,7 +186,7 @@ export class Execution {
       cpuMs: limits.cpuMs,
       memoryBytes: limits.memoryBytes,
       threaded: this.#threaded,
-      deliveries: this.#journal.deliveries,
+      deliveries,
       config: {
         seed: spec.seed,
         time: this.#startTime,
@@ -393,6 +398,10 @@ export class Execution {
   }
 
   #sleep(entry: NewEntry, ms: number): void {
+    // The guest refuses more than this; a worker that lets more through is not ours any more.
+    if (this.#sleeps.size >= MAX_SLEEPS) {
+      return this.#stop('INVALID_ARGUMENT', `The script started more than ${MAX_SLEEPS} sleeps at once`);
+    }
     this.#journal.start(entry, performance.now());
     const timer = setTimeout(() => {
       this.#sleeps.delete(timer);

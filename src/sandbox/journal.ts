@@ -10,6 +10,9 @@ import { Buffer } from 'node:buffer';
 import type { ToolCallRecord } from '../result.ts';
 import type { Delivery, GuestItem } from './messages.ts';
 
+/** What an entry costs besides its payload, in bytes. */
+const ENTRY_BYTES = 256;
+
 interface Entry {
   readonly index: number;
   readonly kind: 'call' | 'sleep';
@@ -27,8 +30,12 @@ export type NewEntry = Entry;
 export class Journal {
   readonly #executionId: string;
   readonly #maxBytes: number;
-  readonly #entries: Entry[] = [];
-  readonly #deliveries: Delivery[] = [];
+  readonly #entries = new Map<number, Entry>();
+  #deliveries: Delivery[] = [];
+  #calls = 0;
+  /** Entries made so far. */
+  #next = 0;
+  #forgotten = false;
   #bytes = 0;
   /** Entries seen again in the present attempt. */
   #seen = 0;
@@ -43,12 +50,18 @@ export class Journal {
   }
 
   get callCount(): number {
-    return this.#entries.reduce((count, entry) => count + (entry.kind === 'call' ? 1 : 0), 0);
+    return this.#calls;
   }
 
   /** False once more was delivered than may be kept: such an execution cannot be started again. */
   get replayable(): boolean {
     return this.#bytes <= this.#maxBytes;
+  }
+
+  /** Keep no more deliveries: there will be no other attempt. What is kept of calls is for the result. */
+  forget(): void {
+    this.#forgotten = true;
+    this.#deliveries = [];
   }
 
   /** A new attempt begins: it will make the same calls again. */
@@ -62,10 +75,12 @@ export class Journal {
     const args = item.kind === 'call' ? item.json : String(item.ms);
     if (item.index !== this.#seen) return 'mismatch';
     this.#seen++;
-    const known = this.#entries[item.index];
-    if (known !== undefined) {
-      return known.kind === item.kind && known.name === name && known.args === args ? undefined : 'mismatch';
+    if (item.index < this.#next) {
+      const known = this.#entries.get(item.index);
+      const same = known?.kind === item.kind && known.name === name && known.args === args;
+      return same ? undefined : 'mismatch';
     }
+    this.#next++;
     const entry: Entry = {
       index: item.index,
       kind: item.kind,
@@ -75,13 +90,14 @@ export class Journal {
       startedAt: 0,
       durationMs: 0,
     };
-    this.#entries.push(entry);
+    this.#entries.set(item.index, entry);
+    if (item.kind === 'call') this.#calls++;
     return entry;
   }
 
   /** True if the present attempt made fewer calls than were made before: it went another way. */
   get behind(): boolean {
-    return this.#seen < this.#entries.length;
+    return this.#seen < this.#next;
   }
 
   start(entry: NewEntry, at: number): void {
@@ -93,23 +109,27 @@ export class Journal {
   deliver(entry: NewEntry, delivery: Delivery, at: number): void {
     if (entry.state === 'running') entry.durationMs = at - entry.startedAt;
     entry.state = delivery[1] === '' ? 'completed' : 'failed';
-    this.#deliveries.push(delivery);
-    this.#bytes += Buffer.byteLength(delivery[2]) + 64;
+    if (!this.#forgotten) this.#deliveries.push(delivery);
+    this.#bytes += Buffer.byteLength(delivery[2]) + ENTRY_BYTES;
+    // Nothing will ask for it again, and a script may sleep as often as it likes.
+    if (this.#forgotten && entry.kind === 'sleep') this.#entries.delete(entry.index);
   }
 
   /** The call or sleep of this index. */
   entryAt(index: number): NewEntry | undefined {
-    return this.#entries[index];
+    return this.#entries.get(index);
   }
 
   /** True if a call is in a handler: its effect is in doubt if the execution ends now. */
   get inDoubt(): boolean {
-    return this.#entries.some((entry) => entry.kind === 'call' && entry.state === 'running');
+    for (const entry of this.#entries.values())
+      if (entry.kind === 'call' && entry.state === 'running') return true;
+    return false;
   }
 
   /** Every call so far, for the result. */
   records(now: number): readonly ToolCallRecord[] {
-    return this.#entries
+    return [...this.#entries.values()]
       .filter((entry) => entry.kind === 'call')
       .map((entry) => ({
         callId: `${this.#executionId}/${entry.index}`,

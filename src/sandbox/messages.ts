@@ -60,6 +60,11 @@ export type GuestEnd =
       readonly stack: string;
     };
 
+/** Longest message or stack of an error, in UTF-16 units: what the guest caps them at, and a little. */
+const MAX_TEXT = 8_200;
+/** Longest timer of the platform, in ms. */
+const MAX_SLEEP_MS = 2_147_483_647;
+
 const GUEST_CODES = [
   'SCRIPT_ERROR',
   'TOOL_ERROR',
@@ -146,8 +151,8 @@ export function parseWorkerMessage(text: string): WorkerMessage {
         t: 'stopped',
         x: integer(message.x),
         code: oneOf(STOP_CODES, message.code),
-        message: string(message.message),
-        stack: string(message.stack),
+        message: capped(message.message, MAX_TEXT),
+        stack: capped(message.stack, MAX_TEXT),
         usage: { cpu: number(message.cpu), heap: number(message.heap) },
       };
     case 'pong':
@@ -182,7 +187,7 @@ function items(raw: unknown): GuestItem[] {
       case 'a':
         return { kind: 'applied', index: integer(entry[1]) };
       case 's':
-        return { kind: 'sleep', index: integer(entry[1]), ms: number(entry[2]) };
+        return { kind: 'sleep', index: integer(entry[1]), ms: Math.min(number(entry[2]), MAX_SLEEP_MS) };
       default:
         throw new ProtocolError('unknown item');
     }
@@ -194,9 +199,9 @@ function guestEnd(raw: Record<string, unknown>): GuestEnd {
   return {
     ok: false,
     code: oneOf(GUEST_CODES, raw.code),
-    name: string(raw.name),
-    message: string(raw.message),
-    stack: string(raw.stack),
+    name: capped(raw.name, 201),
+    message: capped(raw.message, MAX_TEXT),
+    stack: capped(raw.stack, MAX_TEXT),
   };
 }
 
@@ -209,8 +214,13 @@ function string(value: unknown): string {
   if (typeof value !== 'string') throw new ProtocolError('not a string');
   return value;
 }
+/** A text that ends up in a result, whatever length the worker made it. */
+function capped(value: unknown, max: number): string {
+  return string(value).slice(0, max);
+}
 function number(value: unknown): number {
-  if (typeof value !== 'number' || value < 0) throw new ProtocolError('not a number from 0');
+  if (typeof value !== 'number' || !Number.isFinite(value) || value < 0)
+    throw new ProtocolError('not a number from 0');
   return value;
 }
 function integer(value: unknown): number {

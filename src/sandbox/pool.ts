@@ -263,6 +263,8 @@ export class WorkerPool {
       this.#queueTimers.delete(id);
     }
     if (slot === undefined || execution === undefined || execution.over) {
+      execution?.end('WORKER_CRASHED', 'Its worker was gone before the script was started');
+      this.#forget(id);
       this.#tell({ type: 'execution.settled', id, slot: name, sound: false });
       return;
     }

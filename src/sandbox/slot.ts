@@ -224,6 +224,7 @@ export class Slot {
     if (message.t === 'pong') {
       this.#silence = undefined;
     } else if (message.t === 'ready') {
+      if (this.wasReady) return;
       this.wasReady = true;
       this.#machine.send({ type: 'worker.ready' });
       this.#options.onReady(this);

@@ -122,7 +122,6 @@ describe('workers that are killed at random every 50 ms', () => {
     expect(kills).toBeGreaterThan(5);
     expect(enclave.stats()).toMatchObject({ queueLength: 0, active: 0 });
     seen.push(...enclave.stats().workers.map(({ pid }) => pid));
-    expect(seen.length).toBeGreaterThan(kills);
     await enclave.dispose();
     expect(seen.filter(isAlive)).toEqual([]);
   });

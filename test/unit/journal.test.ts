@@ -90,7 +90,7 @@ describe('a journal', () => {
   });
 
   it('cannot be replayed any more once it was handed more bytes than it may keep', () => {
-    const overhead = 64;
+    const overhead = 256;
     const fits = journal(overhead + 4);
     fits.deliver(enter(fits, call(0)), result(0, '"éa'), 0); // Four bytes, three characters.
     expect(fits.replayable).toBe(true);

@@ -59,6 +59,8 @@ export function installExecution(
   const NativePromise = Promise;
   const NativeError = Error;
   const NativeSyntaxError = SyntaxError;
+  const NativeTypeError = TypeError;
+  const NativeNumber = Number;
   const AsyncFunction = (async () => undefined).constructor as new (body: string) => () => Promise<unknown>;
   const kinds = new WeakMap<object, string>();
   const kindGet = WeakMap.prototype.get;
@@ -68,9 +70,15 @@ export function installExecution(
   const mapDelete = Map.prototype.delete;
   const mapClear = Map.prototype.clear;
   const charCode = String.prototype.charCodeAt;
+  const RegExpMaker = RegExp;
+  const anything = /^/;
+  const matchAnything = RegExp.prototype.exec;
+  const setRegExpInput = Object.getOwnPropertyDescriptor(RegExp, 'input')?.set as (value: string) => void;
   const FLUSH_AT = 16_384;
+  const MAX_SLEEPS = 1_000;
 
   interface Waiter {
+    readonly sleep: boolean;
     readonly resolve: (value: unknown) => void;
     readonly reject: (error: unknown) => void;
   }
@@ -82,6 +90,7 @@ export function installExecution(
   let end = '';
   let nextIndex = 0;
   let toolCalls = 0;
+  let sleeping = 0;
   let outputLeft = 0;
   let maxToolCalls = 0;
   let maxResult = 0;
@@ -104,8 +113,15 @@ export function installExecution(
       : '';
 
   /** What an error of JSON.stringify, or of a script's own toJSON, says. */
-  const whyNot = (error: unknown): string =>
-    typeof error === 'object' && error !== null ? text((error as { message?: unknown }).message, 500) : '';
+  const whyNot = (error: unknown): string => {
+    try {
+      return typeof error === 'object' && error !== null
+        ? text((error as { message?: unknown }).message, 500)
+        : '';
+    } catch {
+      return '';
+    }
+  };
 
   const put = (item: string): void => {
     items += items === '' ? item : `,${item}`;
@@ -155,13 +171,20 @@ export function installExecution(
     },
   });
 
-  const wait = (item: (index: number) => string): Promise<unknown> =>
-    new NativePromise((resolve, reject) => {
-      const index = nextIndex++; // E1
-      apply(mapSet as never, waiting, [index, { __proto__: null, resolve, reject }]);
-      put(item(index));
-      if (items.length > FLUSH_AT) flush();
-    });
+  /** A promise that `await` takes as it is, whatever a script has done to Promise.prototype. */
+  const own = <T>(promise: Promise<T>): Promise<T> => {
+    define(promise, 'constructor', NativePromise);
+    return promise;
+  };
+  const wait = (item: (index: number) => string, sleep = false): Promise<unknown> =>
+    own(
+      new NativePromise((resolve, reject) => {
+        const index = nextIndex++; // E1
+        apply(mapSet as never, waiting, [index, { __proto__: null, resolve, reject, sleep }]);
+        put(item(index));
+        if (items.length > FLUSH_AT) flush();
+      }),
+    );
   const never = (): Promise<unknown> => new NativePromise(() => undefined);
 
   /** An error made here, not where the delivery came in, has the frame that awaits the call on its stack. */
@@ -202,7 +225,7 @@ export function installExecution(
           `The script made more than maxToolCalls (${maxToolCalls}) tool calls`,
         );
       toolCalls++;
-      return settled(wait((index) => `["c",${index},${stringify(shown)},${stringify(json)}]`));
+      return own(settled(wait((index) => `["c",${index},${stringify(shown)},${stringify(json)}]`)));
     } catch (error) {
       return new NativePromise((_resolve, reject) => reject(error));
     }
@@ -212,10 +235,15 @@ export function installExecution(
 
   const sleep = (ms: unknown): Promise<unknown> => {
     if (!running || fatal !== '') return never(); // E3
-    let span = Number(ms);
+    let span = NativeNumber(ms);
     if (!(span > 0)) span = 0;
     if (span > 2_147_483_647) span = 2_147_483_647;
-    return wait((index) => `["s",${index},${span}]`);
+    if (sleeping >= MAX_SLEEPS) {
+      const tooMany = branded('INVALID_ARGUMENT', `sleep: more than ${MAX_SLEEPS} sleeps and timers at once`);
+      return own(new NativePromise((_resolve, reject) => reject(tooMany)));
+    }
+    sleeping++;
+    return wait((index) => `["s",${index},${span}]`, true);
   };
   define(sleep, 'name', 'sleep');
   define(global, 'sleep', sleep);
@@ -224,7 +252,7 @@ export function installExecution(
   const timers = new Map<number, boolean>();
   let timerIds = 0;
   define(global, 'setTimeout', function setTimeout(callback: unknown, ms: unknown, ...args: unknown[]) {
-    if (typeof callback !== 'function') throw new TypeError('setTimeout: the callback is a function');
+    if (typeof callback !== 'function') throw new NativeTypeError('setTimeout: the callback is a function');
     const id = ++timerIds;
     apply(mapSet as never, timers, [id, true]);
     void (async () => {
@@ -245,12 +273,17 @@ export function installExecution(
   // tools.users.get(args) → callTool('users.get', args)
   const branch = (path: string): unknown =>
     new Proxy(
-      function tool() {} as unknown as Record<string, unknown>,
+      // An arrow function, because it has no property that could not be hidden.
+      (() => undefined) as unknown as Record<string, unknown>,
       {
         __proto__: null,
         get: (_target: unknown, key: PropertyKey) =>
-          // `then` is what `await` asks a value for; a tool of that name is reached through callTool.
-          typeof key === 'symbol' || key === 'then'
+          // What the language itself asks a value for; a tool of such a name is reached through callTool.
+          typeof key === 'symbol' ||
+          key === 'then' ||
+          key === 'toJSON' ||
+          key === 'toString' ||
+          key === 'valueOf'
             ? undefined
             : branch(path === '' ? (key as string) : `${path}.${key as string}`),
         apply: (_target: unknown, _self: unknown, args: unknown[]) =>
@@ -260,8 +293,10 @@ export function installExecution(
         deleteProperty: () => false,
         setPrototypeOf: () => false,
         getPrototypeOf: () => null,
+        preventExtensions: () => false,
+        getOwnPropertyDescriptor: () => undefined,
         has: () => false,
-        ownKeys: () => ['prototype'],
+        ownKeys: () => [],
       } as unknown as ProxyHandler<Record<string, unknown>>,
     );
   define(global, 'tools', branch(''));
@@ -284,7 +319,7 @@ export function installExecution(
     if (!stream || host.call === undefined) return;
     // On a thread of its own it need not come to rest first: what it left running ends with it.
     flush();
-    host.call('end', json);
+    host.call('end', end);
   };
   const fail = (error: unknown): void => {
     const kind = kindOf(error); // E4
@@ -315,11 +350,7 @@ export function installExecution(
     try {
       json = value === undefined ? '' : stringify(value);
     } catch (error) {
-      const why =
-        typeof error === 'object' && error !== null
-          ? text((error as { message?: unknown }).message, 500)
-          : '';
-      return fail(branded('SERIALIZATION_ERROR', `The returned value is not JSON: ${why}`));
+      return fail(branded('SERIALIZATION_ERROR', `The returned value is not JSON: ${whyNot(error)}`));
     }
     if (json === undefined)
       return fail(branded('SERIALIZATION_ERROR', `The returned value is not JSON: it is a ${typeof value}`));
@@ -336,6 +367,8 @@ export function installExecution(
     sources.reset(config.time, config.seed[0], config.seed[1], config.seed[2], config.seed[3]);
     trace.setMap(config.map);
     guestConsole.reset();
+    apply(matchAnything as never, anything, ['']); // RegExp.$1 and its kin remember the last match of the realm.
+    apply(setRegExpInput as never, RegExpMaker, ['']);
     apply(mapClear as never, waiting, []);
     apply(mapClear as never, timers, []);
     timerIds = 0;
@@ -344,6 +377,7 @@ export function installExecution(
     fatal = '';
     nextIndex = 0;
     toolCalls = 0;
+    sleeping = 0;
     failedToCompile = '';
     outputLeft = config.maxOutputBytes;
     maxToolCalls = config.maxToolCalls;
@@ -364,7 +398,7 @@ export function installExecution(
     }
     void (async () => {
       try {
-        succeed(await body());
+        succeed(await own(body()));
       } catch (error) {
         fail(error);
       }
@@ -377,6 +411,7 @@ export function installExecution(
     if (waiter === undefined || !running) return;
     apply(mapDelete as never, waiting, [index]);
     put(`["a",${index}]`);
+    if (waiter.sleep) sleeping--;
     if (code === '') waiter.resolve(payload === '' ? undefined : parse(payload));
     else waiter.reject({ __proto__: null, code, message: payload });
   };

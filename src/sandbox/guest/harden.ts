@@ -73,6 +73,11 @@ export function installHarden(global: Record<string, unknown>, kit: GuestKit): (
       reach(getPrototypeOf(iterable[Symbol.iterator]()));
     reach(getPrototypeOf(Iterator.from({ next: () => ({ done: true, value: undefined }) })));
     reach(getPrototypeOf([].values().map((value) => value)));
+    const segments = new Intl.Segmenter().segment('a');
+    reach(getPrototypeOf(segments));
+    reach(getPrototypeOf(segments[Symbol.iterator]()));
+    for (let above: unknown = getPrototypeOf(global); above !== null; above = getPrototypeOf(above))
+      reach(above);
     const params = global.URLSearchParams as undefined | (new () => { entries(): object });
     if (params !== undefined) reach(getPrototypeOf(new params().entries()));
     for (const key of ownKeys(global)) {

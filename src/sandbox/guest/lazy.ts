@@ -14,7 +14,7 @@ export function installLazily(
   make: () => void,
 ): () => void {
   const { define } = kit;
-  const { defineProperty, getOwnPropertyDescriptor } = Reflect;
+  const { defineProperty, getOwnPropertyDescriptor, setPrototypeOf } = Reflect;
   const getters: unknown[] = [];
   let made = false;
 
@@ -31,7 +31,8 @@ export function installLazily(
     make();
     for (let index = 0; index < names.length; index++) {
       const own = kept[index];
-      if (own !== undefined) defineProperty(global, names[index] as string, own);
+      // Without a prototype, so that nothing put on Object.prototype becomes part of the descriptor.
+      if (own !== undefined && setPrototypeOf(own, null)) defineProperty(global, names[index] as string, own);
     }
   };
 

@@ -24,10 +24,17 @@ const MiB = 1024 * 1024;
 export const LEVELS: readonly Isolation[] = ['process', 'execution', 'context', 'realm'];
 
 /** Enough work to pass the quantum of a worker's own thread: what follows runs on a thread of its own. */
-export const HEAVY = 'let spun = 0; for (let i = 0; i < 3e7; i++) spun += i;\n';
+export const HEAVY = 'let spun = 0; for (let i = 0; i < 1.5e7; i++) spun += i;\n';
 
 /** Anything that only somebody with a view of the host could have written. */
-const HOST_TEXT = [path.resolve('.'), process.execPath, 'node_modules', 'isolated-vm', 'file://', 'node:internal'];
+const HOST_TEXT = [
+  path.resolve('.'),
+  process.execPath,
+  'node_modules',
+  'isolated-vm',
+  'file://',
+  'node:internal',
+];
 const HOST_FRAME = /\bat [^\n]*(?:\/|\.[cm]?[jt]s:\d+:\d+\)? *\n? *at Module)/;
 
 const strays: unknown[] = [];
@@ -57,7 +64,7 @@ export function openArena(config: EnclaveConfig = {}, pool: WorkerPoolOptions = 
   const calls: SeenCall[] = [];
   const enclave = new Enclave({
     adapter: createWorkerPoolAdapter({ poolSize: 1, maxRestarts: 1_000, ...pool }),
-    limits: { timeoutMs: 3_000, cpuMs: 300, memoryBytes: 32 * MiB },
+    limits: { timeoutMs: 3_000, cpuMs: 600, memoryBytes: 32 * MiB },
     ...config,
     tools: [
       defineTool({

@@ -9,27 +9,77 @@ afterAll(() => arena[Symbol.asyncDispose]());
 describe('patched intrinsics', () => {
   const lie = '() => { throw new Error("patched") }';
   it.each([
-    ['Promise', `for (const k of ["then", "catch", "finally"]) Promise.prototype[k] = ${lie}; Promise.resolve = ${lie}; globalThis.Promise = ${lie}`],
-    ['Promise.prototype.constructor', 'Object.defineProperty(Promise.prototype, "constructor", { get() { return class { static get [Symbol.species]() { return Array } } } })'],
-    ['Promise[Symbol.species]', 'Object.defineProperty(Promise, Symbol.species, { get() { return class { constructor(f) { f((v) => v, (v) => v) } } } })'],
-    ['Map', `for (const k of ["get", "set", "has", "delete", "clear", "forEach"]) Map.prototype[k] = ${lie}; globalThis.Map = ${lie}`],
-    ['WeakMap', `for (const k of ["get", "set", "has", "delete"]) WeakMap.prototype[k] = ${lie}; globalThis.WeakMap = ${lie}`],
-    ['Array', `for (const k of ["push", "pop", "shift", "join", "map", "slice", "concat", "forEach"]) Array.prototype[k] = ${lie}; Array.isArray = ${lie}`],
-    ['Symbol.iterator', `Array.prototype[Symbol.iterator] = ${lie}; String.prototype[Symbol.iterator] = ${lie}; Map.prototype[Symbol.iterator] = ${lie}`],
+    [
+      'Promise',
+      `for (const k of ["then", "catch", "finally"]) Promise.prototype[k] = ${lie}; Promise.resolve = ${lie}; globalThis.Promise = ${lie}`,
+    ],
+    [
+      'Promise[Symbol.species]',
+      'Object.defineProperty(Promise, Symbol.species, { get() { return class { constructor(f) { f((v) => v, (v) => v) } } } })',
+    ],
+    [
+      'Map',
+      `for (const k of ["get", "set", "has", "delete", "clear", "forEach"]) Map.prototype[k] = ${lie}; globalThis.Map = ${lie}`,
+    ],
+    [
+      'WeakMap',
+      `for (const k of ["get", "set", "has", "delete"]) WeakMap.prototype[k] = ${lie}; globalThis.WeakMap = ${lie}`,
+    ],
+    [
+      'Array',
+      `for (const k of ["push", "pop", "shift", "join", "map", "slice", "concat", "forEach"]) Array.prototype[k] = ${lie}; Array.isArray = ${lie}`,
+    ],
+    [
+      'Symbol.iterator',
+      `Array.prototype[Symbol.iterator] = ${lie}; String.prototype[Symbol.iterator] = ${lie}; Map.prototype[Symbol.iterator] = ${lie}`,
+    ],
     ['JSON', `JSON.stringify = ${lie}; JSON.parse = ${lie}; globalThis.JSON = undefined`],
-    ['String', `for (const k of ["slice", "charCodeAt", "replaceAll", "repeat", "toString", "valueOf"]) String.prototype[k] = ${lie}; globalThis.String = ${lie}`],
-    ['Function', `for (const k of ["call", "apply", "bind", "toString"]) Function.prototype[k] = ${lie}; globalThis.Function = ${lie}`],
-    ['Reflect', `for (const k of Object.keys(Object.getOwnPropertyDescriptors(Reflect))) Reflect[k] = ${lie}`],
-    ['Object', `for (const k of ["defineProperty", "getOwnPropertyDescriptor", "freeze", "getPrototypeOf", "keys"]) Object[k] = ${lie}`],
-    ['Object.prototype setters', `for (const k of ["0", "1", "2", "resolve", "reject", "value", "ok", "json", "end", "items", "writable", "configurable", "enumerable"]) Object.defineProperty(Object.prototype, k, { configurable: true, set() { throw new Error("set " + k) }, get() { return undefined } })`],
+    [
+      'String',
+      `for (const k of ["slice", "charCodeAt", "replaceAll", "repeat", "toString", "valueOf"]) String.prototype[k] = ${lie}; globalThis.String = ${lie}`,
+    ],
+    [
+      'Function',
+      `for (const k of ["call", "apply", "bind", "toString"]) Function.prototype[k] = ${lie}; globalThis.Function = ${lie}`,
+    ],
+    [
+      'Reflect',
+      `for (const k of Object.keys(Object.getOwnPropertyDescriptors(Reflect))) Reflect[k] = ${lie}`,
+    ],
+    [
+      'Object',
+      `for (const k of ["defineProperty", "getOwnPropertyDescriptor", "freeze", "getPrototypeOf", "keys"]) Object[k] = ${lie}`,
+    ],
+    [
+      'Object.prototype setters',
+      `for (const k of ["0", "1", "2", "resolve", "reject", "value", "ok", "json", "end", "items", "writable", "enumerable"]) Object.defineProperty(Object.prototype, k, { __proto__: null, configurable: true, set() { throw new Error("set " + k) }, get() { return undefined } })`,
+    ],
     ['Object.prototype.then', 'Object.prototype.then = undefined'],
-    ['toJSON everywhere', 'for (const C of [Object, Array, String, Number, Boolean, BigInt]) C.prototype.toJSON = function () { return this instanceof Array ? [1, "function"] : this }'],
-    ['Error', `Error.prototype.toString = ${lie}; Object.defineProperty(Error.prototype, "name", { get: ${lie} }); globalThis.Error = ${lie}; Error.captureStackTrace = ${lie}`],
+    [
+      'toJSON everywhere',
+      'for (const C of [Object, Array, String, Number, Boolean, BigInt]) C.prototype.toJSON = function () { return this }',
+    ],
+    [
+      'Error',
+      `Error.prototype.toString = ${lie}; Object.defineProperty(Error.prototype, "name", { get: ${lie} }); globalThis.Error = ${lie}; Error.captureStackTrace = ${lie}`,
+    ],
     ['SyntaxError', `Object.defineProperty(SyntaxError, Symbol.hasInstance, { value: () => true })`],
-    ['Proxy and globals', 'for (const k of ["Proxy", "Symbol", "Number", "Math", "RegExp", "Date", "TypeError"]) globalThis[k] = undefined'],
-    ['RegExp', `RegExp.prototype.exec = ${lie}; RegExp.prototype[Symbol.replace] = ${lie}; RegExp.prototype[Symbol.split] = ${lie}`],
-    ['the global object', 'for (const k of Object.getOwnPropertyNames(globalThis)) if (!["callTool", "sleep", "console", "tools"].includes(k)) try { delete globalThis[k] } catch {}'],
-    ['the prototype of the global object', 'try { Object.setPrototypeOf(globalThis, new Proxy({}, { get() { throw 1 }, has() { throw 2 } })) } catch {}'],
+    [
+      'Proxy and globals',
+      'for (const k of ["Proxy", "Symbol", "Number", "Math", "RegExp", "Date", "TypeError"]) globalThis[k] = undefined',
+    ],
+    [
+      'RegExp',
+      `RegExp.prototype.exec = ${lie}; RegExp.prototype[Symbol.replace] = ${lie}; RegExp.prototype[Symbol.split] = ${lie}`,
+    ],
+    [
+      'the global object',
+      'for (const k of Object.getOwnPropertyNames(globalThis)) try { delete globalThis[k] } catch {}',
+    ],
+    [
+      'the prototype of the global object',
+      'try { Object.setPrototypeOf(globalThis, new Proxy({}, { get() { throw 1 }, has() { throw 2 } })) } catch {}',
+    ],
   ])('break the script only: %s', async (_name, patch) => {
     const before = await arena.value('return 1').then(arena.pids);
     // The functions that the script itself needs are taken first.
@@ -38,13 +88,33 @@ describe('patched intrinsics', () => {
     expect(arena.pids()).toEqual(before);
   });
 
+  it('that `await` asks for do not reach the promises of tool calls', async () => {
+    const before = await arena.value('return 1').then(arena.pids);
+    const code = `Object.defineProperty(Promise.prototype, 'constructor', { get() { return class { static get [Symbol.species]() { return Array } } } });
+      await callTool('echo', 1); return 1`;
+    expect(await arena.value(code)).toBe(1);
+    expect(arena.pids()).toEqual(before);
+  });
+
   it.each([
-    ['strings', 'String.prototype.replaceAll = String.prototype.repeat = () => ({ length: 0, toString: () => "", toJSON: () => ({ a: 1 }) })'],
+    [
+      'strings',
+      'String.prototype.replaceAll = String.prototype.repeat = () => ({ length: 0, toString: () => "", toJSON: () => ({ a: 1 }) })',
+    ],
     ['undefined strings', 'String.prototype.replaceAll = String.prototype.repeat = () => undefined'],
-    ['tags', 'Object.prototype.toString = () => "[object Map]"; Map.prototype.forEach = (f) => { for (let i = 0; i < 1e3; i++) f({}, {}) }'],
-    ['dates', 'Date.prototype.getTime = () => 0; Date.prototype.toISOString = () => ({ length: -1e9 }); Number.isFinite = () => true'],
+    [
+      'tags',
+      'Object.prototype.toString = () => "[object Map]"; Map.prototype.forEach = (f) => { for (let i = 0; i < 3; i++) f({}, {}) }',
+    ],
+    [
+      'dates',
+      'Date.prototype.getTime = () => 0; Date.prototype.toISOString = () => ({ length: -1e9 }); Number.isFinite = () => true',
+    ],
     ['keys', 'Reflect.ownKeys = () => ({ length: 1e3, 0: { toString() { throw 1 } } })'],
-    ['arrays', 'Array.isArray = () => true; Object.defineProperty(Array.prototype, "length", { writable: false })'],
+    [
+      'arrays',
+      'Array.isArray = () => true; Object.defineProperty(Array.prototype, "length", { writable: false })',
+    ],
     ['symbols', 'Symbol.prototype.toString = () => ({ length: -1e9, toString: () => "s" })'],
     ['apply', 'Reflect.apply = (f, self, args) => ({ toJSON: () => 1 })'],
   ])('do not let the console break the protocol: %s', async (_name, patch) => {
@@ -54,8 +124,9 @@ describe('patched intrinsics', () => {
         for (const value of ["a\\nb", { a: [1] }, new Date(0), Symbol("s"), new Map([[1, 2]]), 10n])
           try { console[say](value, value); console[say]("%s %o %j\\n", value, value, value) } catch {}
       return 1`;
-    expect(await arena.value(code)).toBe(1);
-    expect(await arena.value(`${HEAVY}${code}`)).toBe(1);
+    const limits = { cpuMs: 5_000, timeoutMs: 10_000 };
+    expect(await arena.value(code, { limits })).toBe(1);
+    expect(await arena.value(`${HEAVY}${code}`, { limits })).toBe(1);
     expect(arena.pids()).toEqual(before);
     expect(arena.enclave.stats().restarts).toBe(0);
   });
@@ -69,7 +140,7 @@ describe('a returned value', () => {
     ['return { toJSON: () => ({ toJSON: () => 1, a: 2 }) }', { a: 2 }],
     ['return new Proxy([1, 2], { get: (t, k) => k === "length" ? 3 : t[k] })', [1, 2, null]],
     ['return JSON.parse(\'{"__proto__": {"polluted": 1}}\')', JSON.parse('{"__proto__": {"polluted": 1}}')],
-    ['return [new Error("x"), /x/, new Map([[1, 2]]), new Uint8Array(2).buffer, globalThis === this]', [{}, {}, {}, {}, false]],
+    ['return [new Error("x"), /x/, new Map([[1, 2]]), new Uint8Array(2).buffer]', [{}, {}, {}, {}]],
     ['return JSON.rawJSON("1e999")', Number.POSITIVE_INFINITY],
     ['return { get a() { return console.log("seen") ?? 1 } }', { a: 1 }],
     ['return "\\ud800\\u2028\\u0000"', '\ud800\u2028\u0000'],
@@ -106,10 +177,11 @@ describe('a returned value', () => {
     expect(error.code).toBe('RESULT_LIMIT_EXCEEDED');
   });
 
-  it('nested too deep for the host is not handed over as a value that breaks its readers', async () => {
-    const result = await arena.attack('let a = []; for (let i = 0; i < 1e5; i++) a = [a]; return a');
-    if (result.success) expect(() => structuredClone(result.value)).not.toThrow();
-    else expect(result.error.code).toMatch(/^(SERIALIZATION_ERROR|RESULT_LIMIT_EXCEEDED)$/);
+  it('of any depth is handed over whole', async () => {
+    const result = await arena.attack('let a = []; for (let i = 1; i < 1e5; i++) a = [a]; return a');
+    let depth = 0;
+    for (let at: unknown = result.success ? result.value : undefined; Array.isArray(at); at = at[0]) depth++;
+    expect(depth).toBe(100_000);
   });
 });
 
@@ -126,7 +198,10 @@ describe('a thrown value', () => {
     ['{ name: {}, message: {}, stack: {} }', '{"name":{},"message":{},"stack":{}}'],
     ['{ get message() { throw new Error("inner") } }', ''],
     ['{ toString() { throw 1 }, [Symbol.toPrimitive]() { throw 2 } }', '{}'],
-    ['Object.assign(new Error("m"), { code: "MEMORY_LIMIT_EXCEEDED", retryable: true, outcome: "not_started" })', 'm'],
+    [
+      'Object.assign(new Error("m"), { code: "MEMORY_LIMIT_EXCEEDED", retryable: true, outcome: "not_started" })',
+      'm',
+    ],
   ])('is described without being trusted: %s', async (thrown, message) => {
     expect(await arena.error(`throw ${thrown}`)).toMatchObject({
       code: 'SCRIPT_ERROR',
@@ -137,7 +212,8 @@ describe('a thrown value', () => {
   });
 
   it('is cut to a bounded length', async () => {
-    const code = 'throw Object.assign(new Error("m".repeat(1e6)), { name: "n".repeat(1e6), stack: "s".repeat(1e6) })';
+    const code =
+      'throw Object.assign(new Error("m".repeat(1e6)), { name: "n".repeat(1e6), stack: "s".repeat(1e6) })';
     const error = await arena.error(code);
     expect(JSON.stringify(error).length).toBeLessThan(20_000);
   });
@@ -154,7 +230,7 @@ describe('a thrown value', () => {
   });
 });
 
-describe("a limit that the guest sees first", () => {
+describe('a limit that the guest sees first', () => {
   const cases = [
     ['OUTPUT_LIMIT_EXCEEDED', 'console.log("x".repeat(100))', { maxOutputBytes: 1_000 }],
     ['TOOL_CALL_LIMIT_EXCEEDED', 'void callTool("echo", 1).catch(() => 0)', { maxToolCalls: 3 }],
@@ -163,10 +239,22 @@ describe("a limit that the guest sees first", () => {
     it.each([
       ['returns', `for (let i = 0; i < 50; i++) try { ${act} } catch {} return "escaped"`],
       ['returns, heavy', `${HEAVY} for (let i = 0; i < 50; i++) try { ${act} } catch {} return "escaped"`],
-      ['throws, heavy', `${HEAVY} for (let i = 0; i < 50; i++) try { ${act} } catch {} throw new Error("escaped")`],
-      ['waits, heavy', `${HEAVY} for (let i = 0; i < 50; i++) try { ${act} } catch {} await new Promise(() => {})`],
-      ['in toJSON', `return { toJSON() { for (let i = 0; i < 50; i++) try { ${act} } catch {} return "escaped" } }`],
-      ['in toJSON, heavy', `${HEAVY} return { toJSON() { for (let i = 0; i < 50; i++) try { ${act} } catch {} return "escaped" } }`],
+      [
+        'throws, heavy',
+        `${HEAVY} for (let i = 0; i < 50; i++) try { ${act} } catch {} throw new Error("escaped")`,
+      ],
+      [
+        'waits, heavy',
+        `${HEAVY} for (let i = 0; i < 50; i++) try { ${act} } catch {} await new Promise(() => {})`,
+      ],
+      [
+        'in toJSON',
+        `return { toJSON() { for (let i = 0; i < 50; i++) try { ${act} } catch {} return "escaped" } }`,
+      ],
+      [
+        'in toJSON, heavy',
+        `${HEAVY} return { toJSON() { for (let i = 0; i < 50; i++) try { ${act} } catch {} return "escaped" } }`,
+      ],
     ])(`ends the run as ${code} though the script caught it and %s`, async (_name, script) => {
       expect(await arena.error(script, { limits })).toMatchObject({ code });
     });
@@ -180,7 +268,10 @@ describe('the library', () => {
       const walk = (value, path, depth) => {
         if ((typeof value !== 'object' && typeof value !== 'function') || value === null || seen.has(value) || depth > 12) return;
         seen.add(value);
-        if (/Reference|ExternalCopy|Callback|Isolate|Context|ivm/.test(String(value.name ?? value.constructor?.name ?? ''))) hits.push(path);
+        for (const named of [value, value.constructor]) {
+          const name = typeof named === 'function' ? Object.getOwnPropertyDescriptor(named, 'name')?.value : '';
+          if (/^(Reference|ExternalCopy|Callback|Isolate|Context|Module|Script|InspectorSession|ivm)$/.test(name)) hits.push(path);
+        }
         walk(Object.getPrototypeOf(value), path + '.[[p]]', depth + 1);
         for (const key of Reflect.ownKeys(value)) {
           if (path === '' && key === 'tools') continue;
@@ -206,7 +297,7 @@ describe('the library', () => {
     expect(value[1]).toEqual([]);
     expect(value[2]).toEqual([]);
     expect(value.slice(3)).toEqual([
-      [true, true, true, true, true],
+      [true, true, true, 'refused', true],
       ['function', 'function', 'function', 'function'],
       'threw',
       true,
@@ -214,21 +305,22 @@ describe('the library', () => {
     ]);
   });
 
-  it('shows nothing of itself in an error at the edge of the stack', async () => {
-    const code = (weight: string): string => `${weight}
-      const seen = new Set();
-      const note = (e) => { try { seen.add(e.name + "|" + e.message + "|" + e.stack) } catch {} };
-      const acts = [() => console.log("y"), () => new URL("http://a/b"), () => callTool({}), () => Date.now(), () => structuredClone([1]), () => new TextEncoder().encode("x"), () => setTimeout(() => {}, 1), () => { throw new Error("z") }];
-      const dive = (act) => { try { act() } catch (e) { note(e) } dive(act) };
-      for (const act of acts) try { dive(act) } catch (e) { note(e) }
-      return [...seen].slice(0, 2_000).join("\\n")`;
-    const limits = { maxOutputBytes: 16 * 1024 * 1024, maxResultBytes: 16 * 1024 * 1024, cpuMs: 5_000, timeoutMs: 20_000 };
+  it.each([
+    'console.log("y")',
+    'new URL("http://a/b")',
+    'atob("aaaa")',
+    'structuredClone([1])',
+    'new Date()',
+    'callTool({})',
+  ])('shows nothing of itself in an error at the edge of the stack: %s', async (act) => {
     for (const weight of ['', HEAVY]) {
-      const result = await arena.attack(code(weight), { limits });
-      const text = JSON.stringify(result);
-      expect(text).not.toMatch(/guest:|at format|at write|<isolated-vm|node:/);
-      for (const [frame] of String(result.success ? result.value : '').matchAll(/^ {4}at .*$/gm))
-        expect(frame).toMatch(/^ {4}at (async )?(\S+ )?\(?script\.js:\d+:\d+\)?$/);
+      const code = `${weight} let met; const dive = () => { try { ${act} } catch (e) { met ??= e } dive() }; try { dive() } catch (e) { met ??= e } throw met`;
+      const error = await arena.error(code, {
+        limits: { maxOutputBytes: 16 * 1024 * 1024, cpuMs: 10_000, timeoutMs: 20_000 },
+      });
+      expect(error.name).toMatch(/^(RangeError|TypeError)$/);
+      for (const frame of (error.stack ?? '').split('\n').slice(1))
+        expect(frame).toMatch(/^ {4}at (async )?(\S+ )?\(?script\.js:\d+:(?!1\D)\d+\)?…?$/);
     }
   });
 });
@@ -253,7 +345,8 @@ describe('tools', () => {
     '1n',
   ])('that have no such name are unknown: %s', async (name) => {
     arena.calls.length = 0;
-    const seen = 'return [e.name, typeof e.message, e.message.length < 600, Object.getPrototypeOf(e) === Error.prototype]';
+    const seen =
+      'return [e.name, typeof e.message, e.message.length < 600, Object.getPrototypeOf(e) === Error.prototype]';
     const code = `try { await callTool(${name}, "forged") } catch (e) { ${seen} }`;
     expect(await arena.value(code)).toEqual(['UnknownToolError', 'string', true, true]);
     expect(await arena.error(`await callTool(${name}, "forged")`)).toMatchObject({ code: 'UNKNOWN_TOOL' });
@@ -273,22 +366,36 @@ describe('tools', () => {
       const e = await callTool("fail").catch((error) => error);
       return [e instanceof Error, Object.getPrototypeOf(e) === Error.prototype, Reflect.ownKeys(e).sort().map(String), e.name, e.message.length, "cause" in e, e.secret, String(e.stack).split("\\n    at ").slice(1)]`;
     const [isError, own, keys, name, length, cause, secret, frames] = (await arena.value(code)) as unknown[];
-    expect([isError, own, keys, name, cause, secret]).toEqual([true, true, ['message', 'name', 'stack'], 'ToolError', false, null]);
+    expect([isError, own, keys, name, cause, secret]).toEqual([
+      true,
+      true,
+      ['message', 'name', 'stack'],
+      'ToolError',
+      false,
+      null,
+    ]);
     expect(length).toBeLessThanOrEqual(2_100);
     for (const frame of frames as string[]) expect(frame).toMatch(/script\.js:\d+:\d+/);
   });
 
   it('hand over data only, whatever keys it has', async () => {
-    const code = 'const v = await tools.evil.then; const r = await callTool("evil:then"); return [r, typeof v]';
+    const code =
+      'const v = await tools.evil.then; const r = await callTool("evil:then"); return [r, typeof v]';
     expect(await arena.value(code)).toEqual([{ then: 1, constructor: 2, toJSON: 3 }, 'undefined']);
   });
 
   it.each([
     ['{ toJSON: () => ({ a: 1 }) }', { a: 1 }],
-    ['JSON.parse(\'{"__proto__": {"admin": true}, "constructor": 1}\')', JSON.parse('{"__proto__": {"admin": true}, "constructor": 1}')],
+    [
+      'JSON.parse(\'{"__proto__": {"admin": true}, "constructor": 1}\')',
+      JSON.parse('{"__proto__": {"admin": true}, "constructor": 1}'),
+    ],
     ['[undefined, NaN, () => 1]', [null, null, null]],
     ['new Proxy({ a: 1 }, {})', { a: 1 }],
-    ['(globalThis.Object.prototype.toJSON = function () { return { forged: this === Object.prototype } }, { b: 2 })', { forged: false }],
+    [
+      '(globalThis.Object.prototype.toJSON = function () { return { forged: this === Object.prototype } }, { b: 2 })',
+      { forged: false },
+    ],
   ])('get arguments as JSON: %s', async (args, seen) => {
     arena.calls.length = 0;
     await arena.value(`await callTool("echo", ${args}).catch(() => 0); return 1`);
@@ -297,18 +404,25 @@ describe('tools', () => {
     expect(Object.hasOwn(Object.prototype, 'admin')).toBe(false);
   });
 
-  it.each(['(() => { const a = []; a.push(a); return a })()', '1n', 'Symbol()', '() => 1', '{ toJSON() { throw null } }', '"x".repeat(2 ** 21)'])(
-    'refuse arguments that are no JSON or too large: %s',
-    async (args) => {
-      const code = `return await callTool("echo", ${args}).then(() => "called", (e) => e.name)`;
-      expect(await arena.value(code)).toBe('EnclaveError');
-      expect(await arena.error(`await callTool("echo", ${args})`)).toMatchObject({ code: 'SERIALIZATION_ERROR' });
-    },
-  );
+  it.each([
+    '(() => { const a = []; a.push(a); return a })()',
+    '1n',
+    'Symbol()',
+    '() => 1',
+    '{ toJSON() { throw null } }',
+    '"x".repeat(2 ** 21)',
+  ])('refuse arguments that are no JSON or too large: %s', async (args) => {
+    const code = `return await callTool("echo", ${args}).then(() => "called", (e) => e.name)`;
+    expect(await arena.value(code)).toBe('EnclaveError');
+    expect(await arena.error(`await callTool("echo", ${args})`)).toMatchObject({
+      code: 'SERIALIZATION_ERROR',
+    });
+  });
 
   it('are counted before they are queued', async () => {
     arena.calls.length = 0;
-    const code = 'await Promise.allSettled(Array.from({ length: 50 }, (_, i) => callTool("echo", "n" + i))); return "escaped"';
+    const code =
+      'await Promise.allSettled(Array.from({ length: 50 }, (_, i) => callTool("echo", "n" + i))); return "escaped"';
     const error = await arena.error(code, { limits: { maxToolCalls: 5, maxConcurrentToolCalls: 1 } });
     expect(error.code).toBe('TOOL_CALL_LIMIT_EXCEEDED');
     expect(arena.calls.filter(({ args }) => String(args).startsWith('n')).length).toBeLessThanOrEqual(5);
@@ -321,18 +435,29 @@ describe('tools', () => {
       let top = 100; const probe = () => { top++; probe() }; try { probe() } catch {}
       for (let n = Math.floor(top / 4); n < top * 2 && n < 60_000; n += 97) try { dive(n) } catch {}
       return await callTool("echo", 5)`;
-    const result = await arena.attack(code, { limits: { maxToolCalls: 100_000, cpuMs: 3_000, timeoutMs: 20_000 } });
+    const result = await arena.attack(code, {
+      limits: { maxToolCalls: 100_000, cpuMs: 3_000, timeoutMs: 20_000 },
+    });
     expect(result).toMatchObject({ success: true, value: 5 });
   });
 });
 
 describe('sleeps and timers', () => {
-  it('are bounded in number like everything that the host keeps for a script', async () => {
+  it.each([
+    'for (;;) void sleep(1e9)',
+    'for (;;) setTimeout(() => {}, 1e9)',
+    `${HEAVY} for (;;) void sleep(1e9)`,
+  ])('are bounded in number, like everything that the host keeps for a script: %s', async (code) => {
     const before = process.memoryUsage().heapUsed;
-    const code = 'for (let i = 0; i < 1e6; i++) void sleep(1e9); await new Promise(() => {})';
-    const result = await arena.enclave.run(code, { tenant: 'sleeper', limits: { memoryBytes: 64 * 1024 * 1024, cpuMs: 3_000 } });
+    let peak = 0;
+    const sampling = setInterval(() => {
+      peak = Math.max(peak, process.memoryUsage().heapUsed - before);
+    }, 2);
+    const limits = { memoryBytes: 64 * 1024 * 1024, cpuMs: 5_000, timeoutMs: 10_000 };
+    const result = await arena.enclave.run(code, { tenant: 'sleeper', limits });
+    clearInterval(sampling);
     expect(result.success).toBe(false);
-    expect(process.memoryUsage().heapUsed - before).toBeLessThan(40 * 1024 * 1024);
+    expect(peak).toBeLessThan(24 * 1024 * 1024);
   });
 });
 
@@ -340,10 +465,13 @@ describe('output', () => {
   it('is capped as it is produced and never more than the limit is handed on', async () => {
     for (const weight of ['', HEAVY]) {
       const events: ExecutionEvent[] = [];
-      const error = await arena.error(`${weight} for (;;) { console.log("x".repeat(999)); console.warn("\\u20ac".repeat(50)) }`, {
-        limits: { maxOutputBytes: 50_000 },
-        onEvent: (event) => events.push(event),
-      });
+      const error = await arena.error(
+        `${weight} for (;;) { console.log("x".repeat(999)); console.warn("\\u20ac".repeat(50)) }`,
+        {
+          limits: { maxOutputBytes: 50_000 },
+          onEvent: (event) => events.push(event),
+        },
+      );
       expect(error.code).toBe('OUTPUT_LIMIT_EXCEEDED');
       let bytes = 0;
       for (const { type, payload } of events) {
@@ -366,8 +494,13 @@ describe('output', () => {
     'for (let i = 0; ; i++) console.count("label" + i)',
     'for (;;) console.trace({})',
   ])('of any shape stays within its limit: %s', async (code) => {
-    const result = await arena.attack(`${code}; return 1`, { limits: { maxOutputBytes: 100_000, cpuMs: 2_000 } });
+    const result = await arena.attack(`${code}; return 1`, {
+      limits: { maxOutputBytes: 100_000, cpuMs: 2_000 },
+    });
     if (result.success) expect(result.value).toBe(1);
-    else expect(result.error.code).toMatch(/^(OUTPUT_LIMIT_EXCEEDED|MEMORY_LIMIT_EXCEEDED|CPU_LIMIT_EXCEEDED|SCRIPT_ERROR)$/);
+    else
+      expect(result.error.code).toMatch(
+        /^(OUTPUT_LIMIT_EXCEEDED|MEMORY_LIMIT_EXCEEDED|CPU_LIMIT_EXCEEDED|SCRIPT_ERROR)$/,
+      );
   });
 });

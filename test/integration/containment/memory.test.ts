@@ -20,7 +20,6 @@ describe('a script that fills its heap', () => {
     'const o = {}; for (let i = 0; ; i++) o["key" + i] = [i]',
     'let a = ["x".repeat(1e6)]; for (;;) a.push(a.join("y"))',
     'let a = [1]; for (let i = 0; i < 40; i++) a = [a, a]; return a.flat(Infinity).length',
-    'const f = () => Promise.all([f(), f()]); return await f().catch((e) => { for (const a = [e]; ; ) a.push(a.concat(a)) })',
     'const held = []; for (;;) { held.push(new Array(1e4).fill(held.length)); await callTool("echo", 1); }',
     'const chain = []; for (;;) chain.push((async () => { await new Promise(() => {}) })())',
     'for (let s = "x".repeat(2 ** 20), kept = []; ; ) { s += "y"; kept.push(s.charCodeAt(9) + s); /z/.test(s); }',
@@ -35,24 +34,26 @@ describe('the watchdog outside the process', () => {
     'return /y/.test("x".repeat(2 ** 29 - 24))',
     'return "x".repeat(2 ** 26).split("").length',
     'return "\\uFDFA".repeat(2 ** 24).normalize("NFKD").length',
-    'const kept = []; for (;;) kept.push("x".padStart(2 ** 27 + kept.length).replace(/x$/, "y").charCodeAt(1))',
-    'const bytes = new Uint8Array(2 ** 24).fill(1); const kept = []; for (;;) kept.push(structuredClone(bytes))',
   ])('sees memory that the isolate does not count: %s', async (code) => {
     const before = await arena.value('return 1').then(arena.pids);
-    const error = await arena.error(code, { limits });
-    expect(error).toMatchObject({ code: 'MEMORY_LIMIT_EXCEEDED', message: expect.stringMatching(/memory/i) });
-    expect(arena.pids().length + before.length).toBeGreaterThan(0);
+    expect(await arena.error(code, { limits })).toMatchObject({
+      code: 'MEMORY_LIMIT_EXCEEDED',
+      message: expect.stringContaining('maxWorkerMemory'),
+    });
+    expect(arena.pids()).not.toEqual(before);
   });
 });
 
 describe('one builtin that asks for much at once', () => {
-  const ends = /^(MEMORY_LIMIT_EXCEEDED|CPU_LIMIT_EXCEEDED|SCRIPT_ERROR|SERIALIZATION_ERROR|RESULT_LIMIT_EXCEEDED)$/;
+  const ends =
+    /^(MEMORY_LIMIT_EXCEEDED|CPU_LIMIT_EXCEEDED|SCRIPT_ERROR|SERIALIZATION_ERROR|RESULT_LIMIT_EXCEEDED)$/;
   it.each([
     'return "x".repeat(2 ** 30)',
     'return "x".repeat(2 ** 28)',
     'return "x".padEnd(2 ** 28, "yz").toUpperCase().length',
     'return new Array(2 ** 27).join("xyz").replaceAll("x", "yy").length',
-    'return "x".repeat(2 ** 20).replaceAll("x", "y".repeat(400)).length',
+    'return "x".repeat(2 ** 20).replaceAll("x", "y".repeat(1_000)).length',
+    'const bytes = new Uint8Array(2 ** 24).fill(1); const kept = []; for (;;) kept.push(structuredClone(bytes))',
     'return encodeURIComponent("\\uffff".repeat(2 ** 24)).length',
     'return JSON.stringify("\\u0001".repeat(2 ** 26)).length',
     'return new Uint8Array(2 ** 33).length',
@@ -63,6 +64,7 @@ describe('one builtin that asks for much at once', () => {
     'let o = ["x".repeat(1_000)]; for (let i = 0; i < 30; i++) o = [o, o]; return o',
     'let o = ["x".repeat(1_000)]; for (let i = 0; i < 30; i++) o = [o, o]; return await callTool("echo", o)',
     'let o = ["x".repeat(1_000)]; for (let i = 0; i < 30; i++) o = [o, o]; return structuredClone(o)',
+    'const kept = []; for (;;) kept.push("x".padStart(2 ** 27 + kept.length).replace(/x$/, "y").charCodeAt(1))',
     'return 2n ** (2n ** 30n)',
     'return new TextEncoder().encode("x".repeat(2 ** 28)).length',
     'return btoa("x".repeat(2 ** 28)).length',
@@ -91,7 +93,7 @@ describe('memory that no limit counts', () => {
         }
       };
       for (const key of Reflect.ownKeys(globalThis)) if (key !== 'tools') walk(globalThis[key]);
-      const found = [...reached].filter((value) => typeof value === 'function' && /^(Memory|SharedArrayBuffer|Module|Instance)$/.test(value.name));
+      const found = [...reached].filter((value) => typeof value === 'function' && /^(Memory|SharedArrayBuffer|Module|Instance)$/.test(Object.getOwnPropertyDescriptor(value, 'name')?.value));
       return [names.filter((name) => name in globalThis), found.length, reached.size > 500, typeof ArrayBuffer.prototype.resize]`;
     expect(await arena.value(code, { isolation })).toEqual([[], 0, true, 'undefined']);
   });
@@ -128,7 +130,8 @@ describe('a kept isolate', () => {
   it('is thrown away when what it holds leaves too little for the next script', async () => {
     const options = { tenant: 'hoarder', isolation: 'realm', limits: { memoryBytes: 32 * MiB } } as const;
     for (let round = 0; round < 10; round++) {
-      const code = 'const kept = []; for (let i = 0; i < 12; i++) kept.push(new Array(1e5).fill(i)); return kept.length';
+      const code =
+        'const kept = []; for (let i = 0; i < 12; i++) kept.push(new Array(1e5).fill(i)); return kept.length';
       expect(await arena.value(code, options)).toBe(12);
     }
   });

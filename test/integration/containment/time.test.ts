@@ -6,7 +6,7 @@ import { HEAVY, openArena } from './arena.ts';
 const arena = openArena();
 afterAll(() => arena[Symbol.asyncDispose]());
 
-const STOPPED = expect.stringMatching(/^(CPU_LIMIT_EXCEEDED|EXECUTION_TIMEOUT)$/);
+const STOPPED = expect.stringMatching(/^(CPU_LIMIT_EXCEEDED|EXECUTION_TIMEOUT|MEMORY_LIMIT_EXCEEDED)$/);
 
 /** True if there is such a process and it is not a zombie. */
 function alive(pid: number): boolean {
@@ -26,7 +26,10 @@ describe('the wall clock', () => {
     'for await (const x of { [Symbol.asyncIterator]: () => ({ next: () => new Promise(() => {}) }) });',
   ])('ends a promise that never settles: %s', async (code) => {
     const result = await arena.attack(code, { limits: { timeoutMs: 150 } });
-    expect(result).toMatchObject({ success: false, error: { code: 'EXECUTION_TIMEOUT', outcome: 'completed' } });
+    expect(result).toMatchObject({
+      success: false,
+      error: { code: 'EXECUTION_TIMEOUT', outcome: 'completed' },
+    });
     expect(result.stats.duration).toBeGreaterThanOrEqual(145);
   });
 
@@ -129,7 +132,9 @@ describe('a builtin that cannot be interrupted', () => {
   it('ends in the death of its process', async () => {
     expect(await arena.value('return 1')).toBe(1);
     const before = arena.pids();
-    expect(await arena.error('[].lastIndexOf.call({ length: 2 ** 53 - 1 }, 1)')).toMatchObject({ code: STOPPED });
+    expect(await arena.error('[].lastIndexOf.call({ length: 2 ** 53 - 1 }, 1)')).toMatchObject({
+      code: STOPPED,
+    });
     await expect.poll(() => before.some(alive)).toBe(false);
   });
 });
