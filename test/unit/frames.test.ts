@@ -30,11 +30,15 @@ describe('a frame', () => {
   it('is read whole however its bytes are cut', () => {
     const text = fc.string({ unit: 'grapheme', maxLength: 40 }).map((value) => value.toWellFormed());
     fc.assert(
-      fc.property(fc.array(text, { maxLength: 8 }), fc.array(fc.nat(), { maxLength: 20 }), (texts, places) => {
-        const { frames, reader } = reading();
-        for (const chunk of cut(Buffer.concat(texts.map(encodeFrame)), places)) reader.push(chunk);
-        expect(frames).toEqual(texts);
-      }),
+      fc.property(
+        fc.array(text, { maxLength: 8 }),
+        fc.array(fc.nat(), { maxLength: 20 }),
+        (texts, places) => {
+          const { frames, reader } = reading();
+          for (const chunk of cut(Buffer.concat(texts.map(encodeFrame)), places)) reader.push(chunk);
+          expect(frames).toEqual(texts);
+        },
+      ),
     );
   });
 
