@@ -46,7 +46,6 @@ describe('a call that succeeds', () => {
     const later = z.number().transform(async (value) => value + 1);
     const both = defineTool({ name: 'a', input: later, output: later, handler: async (value) => value * 10 });
     expect(await send(both, '1')).toEqual({ ok: true, json: '21' });
-    // biome-ignore lint/suspicious/noThenProperty: some libraries answer with thenables that are not promises.
     const thenable = tool(() => ({ then: (resolve: (value: string) => void) => resolve('late') }));
     expect(await send(thenable)).toEqual({ ok: true, json: '"late"' });
   });
