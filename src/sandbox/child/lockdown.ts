@@ -16,6 +16,8 @@ const POWERS = [
   'binding',
   '_linkedBinding',
   '_debugProcess',
+  '_getActiveHandles',
+  '_getActiveRequests',
   '_debugEnd',
   '_startProfilerIdleNotifier',
   '_stopProfilerIdleNotifier',
