@@ -263,6 +263,8 @@ export class Execution {
     if (this.#phase.at === 'over') return;
     this.#usage = usage;
     if (this.#phase.at === 'stopping') return this.#phase.end();
+    // Nobody asked for that: the attempt is over, the execution is not.
+    if (code === 'CANCELLED') return this.preempted(false);
     if (code === 'SYNTAX_ERROR')
       this.#fail(code, message, { name: 'SyntaxError', stack, outcome: 'not_started', sound: true });
     else this.#fail(code, message, { sound: true });
@@ -365,7 +367,7 @@ export class Execution {
       this.#emit('tool_call', {
         callId: this.#callId(entry),
         toolName: entry.name,
-        args: entry.args === '' ? undefined : (JSON.parse(entry.args) as unknown),
+        args: parsedOrNothing(entry.args),
       });
     }
     if (this.#runningCalls >= limits.maxConcurrentToolCalls) this.#queuedCalls.push(entry);
@@ -572,6 +574,15 @@ export class Execution {
       type,
       payload,
     } as ExecutionEvent);
+  }
+}
+
+/** A call's arguments for its event. What is no JSON (no guest of ours sends it) the call itself refuses. */
+function parsedOrNothing(json: string): unknown {
+  try {
+    return json === '' ? undefined : (JSON.parse(json) as unknown);
+  } catch {
+    return undefined;
   }
 }
 

@@ -6,6 +6,7 @@
  * written by untrusted code, and whatever the host's handler throws is reduced to a name and a message
  * before a script may see it.
  */
+import { homedir } from 'node:os';
 import type { StandardIssue, StandardResult, StandardSchemaV1, ToolContext } from './define.ts';
 import type { ResolvedTool } from './registry.ts';
 
@@ -40,6 +41,11 @@ interface Call {
   readonly maxPayloadBytes: number;
   over: boolean;
 }
+
+/** Folders whose names no script has to know: where the host runs and where its user lives. */
+const HOST_FOLDERS = [process.cwd(), homedir()]
+  .filter((folder) => folder.length > 1)
+  .map((folder) => `${folder}/`);
 
 const MAX_MESSAGE_CHARS = 2_000;
 const MAX_NAME_CHARS = 100;
@@ -266,11 +272,23 @@ function describe(value: unknown): { readonly name: string; readonly message: st
   }
   return {
     name: cut(textAt(value, 'name') || 'Error', MAX_NAME_CHARS),
-    message: textAt(value, 'message') ?? 'the tool threw a value that is not an Error',
+    message: withoutPaths(value, textAt(value, 'message') ?? 'the tool threw a value that is not an Error'),
   };
 }
 
-function textAt(value: object, key: 'name' | 'message'): string | undefined {
+/** A message without the host's file names: those that a system error carries, and those below the host's own folders. */
+function withoutPaths(error: object, message: string): string {
+  let text = message;
+  for (const key of ['path', 'dest'] as const) {
+    const path = textAt(error, key);
+    if (path !== undefined && path.length > 1) text = text.replaceAll(path, '[path]');
+  }
+  return text.replace(/(?:file:\/\/)?\/[^\s'"`:()]+/g, (path) =>
+    path.includes('/node_modules/') || HOST_FOLDERS.some((folder) => path.includes(folder)) ? '[path]' : path,
+  );
+}
+
+function textAt(value: object, key: 'name' | 'message' | 'path' | 'dest'): string | undefined {
   try {
     const text: unknown = (value as Record<string, unknown>)[key];
     return typeof text === 'string' ? text : undefined;

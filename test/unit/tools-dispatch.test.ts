@@ -395,3 +395,23 @@ describe('cancelling', () => {
     expect(await send(suicidal, '', { signal: execution.signal })).toMatchObject(cancelledReply);
   });
 });
+
+describe('a host path in an error', () => {
+  it('of the file system does not reach the script', async () => {
+    const { readFileSync } = await import('node:fs');
+    const reply = await send(tool(() => readFileSync('/no/such/file.txt', 'utf8')));
+    expect(reply).toMatchObject({
+      ok: false,
+      code: 'TOOL_ERROR',
+      message: expect.stringContaining('[path]'),
+    });
+    expect(JSON.stringify(reply)).not.toContain('/no/such');
+  });
+
+  it('below the folder of the host does not reach the script, and a path that means something stays', async () => {
+    const thrower = tool(() => {
+      throw new Error(`cannot load ${process.cwd()}/secret/module.js for /users/7`);
+    });
+    expect(await send(thrower)).toMatchObject({ message: 'cannot load [path] for /users/7' });
+  });
+});

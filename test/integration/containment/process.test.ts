@@ -197,11 +197,12 @@ describe.runIf(process.platform === 'linux')('a program in the place of the work
 describe.runIf(process.platform === 'linux')('the life of workers', () => {
   it('leaves no process behind after dispose, whatever they were doing', async () => {
     const before = new Set(descendants(process.pid));
-    const enclave = new Enclave({ adapter: createWorkerPoolAdapter({ poolSize: 2, minWorkers: 2 }) });
+    const enclave = new Enclave({ adapter: createWorkerPoolAdapter({ poolSize: 3 }), isolation: 'process' });
     const running = ['for (;;);', 'await sleep(1e6)', '[].indexOf.call({ length: 2 ** 53 - 1 }, 1)'].map(
-      (code) => enclave.run(code),
+      (code, index) => enclave.run(code, { tenant: `t${index}`, limits: { cpuMs: 600_000 } }),
     );
-    await expect.poll(() => enclave.stats().workers.filter(({ aboard }) => aboard > 0).length).toBe(2);
+    const busy = (): number => enclave.stats().workers.filter(({ aboard }) => aboard > 0).length;
+    await expect.poll(busy, { timeout: 10_000 }).toBe(3);
     const started = descendants(process.pid).filter((id) => !before.has(id));
     expect(started.length).toBeGreaterThanOrEqual(3);
     await enclave.dispose();
