@@ -216,7 +216,7 @@ export class Enclave implements AsyncDisposable {
     const tenantKey = tenant === undefined ? this.#realm : `${this.#realm}:${tenant}`;
     const key = `${tenantKey}#${hash('sha1', code, 'base64')}`;
     return {
-      id: uuid(),
+      id: uuid({ random: randomBytes16() }),
       input: inputJson(options.input, limits.maxToolPayloadBytes),
       tenantKey,
       tenant,
@@ -331,16 +331,23 @@ function seedWords(seed: string | number | undefined): readonly [number, number,
 }
 
 // Asking the system for randomness costs more per call than per byte.
-const randomness = new Uint32Array(1_024);
+const randomness = new Uint8Array(4_096);
 let randomnessUsed = randomness.length;
-function randomWords(): readonly [number, number, number, number] {
+
+/** Sixteen bytes that nobody had before. */
+function randomBytes16(): Uint8Array {
   if (randomnessUsed === randomness.length) {
     getRandomValues(randomness);
     randomnessUsed = 0;
   }
-  const at = randomnessUsed;
-  randomnessUsed += 4;
-  return [randomness[at] ?? 0, randomness[at + 1] ?? 0, randomness[at + 2] ?? 0, randomness[at + 3] ?? 0];
+  randomnessUsed += 16;
+  return randomness.subarray(randomnessUsed - 16, randomnessUsed);
+}
+
+function randomWords(): readonly [number, number, number, number] {
+  const bytes = randomBytes16();
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return [view.getUint32(0), view.getUint32(4), view.getUint32(8), view.getUint32(12)];
 }
 
 function checkIsolation(isolation: Isolation | undefined, key: string): Isolation | undefined {

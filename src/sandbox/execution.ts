@@ -126,6 +126,8 @@ export class Execution {
   #abort: AbortController | undefined;
   #runningCalls = 0;
   #queuedCalls: NewEntry[] = [];
+  /** True if its worker was told that it only waits. */
+  #waits = false;
   /** Delivered and not yet sent. */
   #outgoing: Delivery[] = [];
   readonly #sleeps = new Set<NodeJS.Timeout>();
@@ -167,6 +169,10 @@ export class Execution {
     this.#attempts++;
     this.#journal.restart();
     this.#outgoing = []; // The start message brings them all.
+    if (this.#waits) {
+      this.#waits = false;
+      if (!first) seat.waiting(false);
+    }
     this.#outputsSeen = 0;
     this.#appliedSeen = 0;
     const { deliveries } = this.#journal;
@@ -256,7 +262,17 @@ export class Execution {
     if (!this.#takeItems(items)) return;
     if (end !== undefined) return this.#finish(end);
     if (this.#journal.behind) return this.#nondeterministic();
-    if (applied >= this.#sent && this.#phase.at === 'seated') this.#phase.seat.waiting(true);
+    if (applied >= this.#sent) this.#waitSoon();
+  }
+
+  /** Tell that the script waits, unless what it waits for comes in this turn of the event loop. */
+  #waitSoon(): void {
+    const sent = this.#sent;
+    setImmediate(() => {
+      if (this.#phase.at !== 'seated' || this.#sent !== sent || this.#waits) return;
+      this.#waits = true;
+      this.#phase.seat.waiting(true);
+    });
   }
 
   stopped(code: StopCode, message: string, stack: string, usage: Usage): void {
@@ -432,7 +448,10 @@ export class Execution {
     const deliveries = this.#outgoing;
     this.#outgoing = [];
     if (this.#phase.at !== 'seated' || deliveries.length === 0) return;
-    this.#phase.seat.waiting(false);
+    if (this.#waits) {
+      this.#waits = false;
+      this.#phase.seat.waiting(false);
+    }
     this.#phase.seat.deliver(deliveries);
   }
 
