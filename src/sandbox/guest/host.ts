@@ -6,7 +6,7 @@
  */
 
 /** The host's answers to the guest's questions. */
-export interface GuestHost {
+export interface WebHost {
   /**
    * Parse a URL or set a part of one: JSON of a {@link UrlRequest} in, JSON of a {@link UrlAnswer} out. Never
    * throws. Undefined until the V8 startup snapshot is loaded: until then every URL is invalid.

@@ -3,13 +3,13 @@
  * security bug of its own. All that crosses are strings.
  */
 // biome-ignore-all lint/complexity/noArguments: Web IDL counts arguments, and a rest parameter would change a method's length.
-import type { GuestHost, UrlAnswer, UrlKey, UrlParts } from './host.ts';
+import type { WebHost, UrlAnswer, UrlKey, UrlParts } from './host.ts';
 import type { GuestIdl } from './idl.ts';
 import type { GuestParams } from './params.ts';
 
 export function installUrl(
   global: Record<string, unknown>,
-  host: GuestHost,
+  host: WebHost,
   idl: GuestIdl,
   params: GuestParams,
 ): void {

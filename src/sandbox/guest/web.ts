@@ -33,7 +33,7 @@ export const WEB_GLOBALS = [
 
 /**
  * Source text of a function `(global, host) => void` that makes every web global on `global`; `host` is a
- * {@link GuestHost}. It calls no function of the host's and leaves nothing behind but the globals. It may run
+ * {@link WebHost}. It calls no function of the host's and leaves nothing behind but the globals. It may run
  * after a script has patched intrinsics (see lazy.ts): the host function still sees primitive strings only.
  */
 export function webSource(): string {
