@@ -3,7 +3,7 @@
  * security bug of its own. All that crosses are strings.
  */
 // biome-ignore-all lint/complexity/noArguments: Web IDL counts arguments, and a rest parameter would change a method's length.
-import type { WebHost, UrlAnswer, UrlKey, UrlParts } from './host.ts';
+import type { UrlAnswer, UrlKey, UrlParts, WebHost } from './host.ts';
 import type { GuestIdl } from './idl.ts';
 import type { GuestParams } from './params.ts';
 
