@@ -74,8 +74,9 @@ export class Slot {
     this.#machine = createActor(
       workerMachine.provide({
         actions: {
-          requestReplacement: (_, { reason }) => options.onReplace(this, reason),
-          stopProcess: () => this.kill('stopped'),
+          // Effects tell other actors things, which must not happen within this one's transition.
+          requestReplacement: (_, { reason }) => queueMicrotask(() => options.onReplace(this, reason)),
+          stopProcess: () => queueMicrotask(() => this.kill('stopped')),
         },
       }),
       { input: { slot: options.name, maxExecutions: options.maxExecutions } },
