@@ -15,75 +15,29 @@
  *  R6  While a suspect runs, nothing else is aboard its worker.
  */
 import { assign, setup } from 'xstate';
-import { drop, EMPTY, type Fifo, filter, peek, push, values } from './fifo.ts';
 import {
-  EMPTY_MAILBOX,
-  type Mailbox,
-  next,
-  post,
-  take,
-  type Waiting,
-  waitingIn,
-  withdraw,
-} from './mailbox.ts';
+  type Aboard,
+  type CrashRecord,
+  change,
+  place,
+  type RuntimeContext,
+  type RuntimeEffect,
+  type RuntimeLimits,
+  replaceWorker,
+  type Step,
+  type WorkerView,
+} from './dispatch.ts';
+import { EMPTY, filter, push, values } from './fifo.ts';
+import { EMPTY_MAILBOX, post, type Waiting, waitingIn, withdraw } from './mailbox.ts';
 
-export interface RuntimeLimits {
-  readonly maxWorkers: number;
-  readonly maxQueueLength: number;
-  readonly maxConcurrentPerWorker: number;
-  readonly quarantineAfter: number;
-}
+export { DEPTH, type RuntimeContext, type RuntimeEffect, type RuntimeLimits } from './dispatch.ts';
 
-/** Executions of one worker that may be running or about to run. */
-export const DEPTH = 6;
 /** How long a script stays refused after its last crash, in ms. */
 export const QUARANTINE_MS = 600_000;
 /** Crash counts kept; the oldest is forgotten first. */
 const MAX_CRASH_RECORDS = 1_000;
-/** Tenants remembered per worker for affinity. */
-const MAX_RECENT = 16;
 
-interface Aboard extends Waiting {
-  readonly phase: 'running' | 'waiting';
-  readonly dedicated: boolean;
-}
-
-interface WorkerView {
-  readonly slot: string;
-  readonly status: 'ready' | 'closing';
-  readonly aboard: readonly Aboard[];
-  readonly running: number;
-  /** Nothing ran in it yet. */
-  readonly fresh: boolean;
-  /** The one tenant that it serves (level 'process'). */
-  readonly tenant: string | undefined;
-  /** Kept free of new work: a suspect runs in it or waits for it to become empty. */
-  readonly held: boolean;
-  /** Tenants that ran here last, the latest first. */
-  readonly recent: readonly string[];
-}
-
-interface CrashRecord {
-  readonly count: number;
-  readonly at: number;
-}
-
-export interface RuntimeContext {
-  readonly limits: RuntimeLimits;
-  readonly shared: Mailbox;
-  /** Executions at level 'process': they wait for a worker of their tenant's own. */
-  readonly dedicated: Mailbox;
-  readonly suspects: Fifo<Waiting & { readonly dedicated: boolean }>;
-  readonly workers: readonly WorkerView[];
-  /** Slots that were asked for and are not ready yet. */
-  readonly starting: number;
-  readonly crashes: Readonly<Record<string, CrashRecord>>;
-  /** True while the supervisor starts nothing: what waits then waits for the recovery. */
-  readonly failed: boolean;
-  readonly retryAfterMs: number;
-  readonly effects: readonly RuntimeEffect[];
-}
-
+/** Facts, as `src/` tells them. */
 export type RuntimeEvent =
   | {
       readonly type: 'execution.submitted';
@@ -115,38 +69,6 @@ export type RuntimeEvent =
   | { readonly type: 'runtime.recovered' }
   | { readonly type: 'runtime.drain' }
   | { readonly type: 'runtime.close' };
-
-/** What `src/` must do, in this order. */
-export type RuntimeEffect =
-  | { readonly type: 'dispatch'; readonly id: string; readonly slot: string }
-  | {
-      readonly type: 'refuse';
-      readonly id: string;
-      readonly code: 'OVERLOADED' | 'QUARANTINED' | 'WORKER_CRASHED' | 'CLOSED';
-      readonly position: number;
-      readonly retryAfterMs: number;
-    }
-  /** Its worker was lost; it waits for another attempt. */
-  | { readonly type: 'retry'; readonly id: string; readonly alone: boolean }
-  | { readonly type: 'quarantine'; readonly id: string; readonly crashes: number }
-  | {
-      readonly type: 'fail';
-      readonly id: string;
-      readonly code: 'WORKER_CRASHED' | 'CLOSED';
-      readonly retryAfterMs: number;
-    }
-  | { readonly type: 'startWorker' }
-  /** An idle worker that must make room for one of a tenant's own. */
-  | { readonly type: 'retireWorker'; readonly slot: string }
-  | { readonly type: 'drained' };
-
-type Change = Partial<Omit<RuntimeContext, 'limits' | 'effects'>>;
-type Step = readonly [RuntimeContext, readonly RuntimeEffect[]];
-
-/** A context with some fields changed and no effects. */
-function change(context: RuntimeContext, changes: Change): RuntimeContext {
-  return { ...context, ...changes };
-}
 
 // ---- admission -------------------------------------------------------------------------------------------
 
@@ -183,149 +105,6 @@ function submit(
   if (placed.shared.size + placed.dedicated.size <= context.limits.maxQueueLength) return [placed, effects];
   // R2: nothing was dispatched in its place, so what was posted last is what does not fit.
   return [context, [{ type: 'refuse', id, code: 'OVERLOADED', position: queued + 1, retryAfterMs: 0 }]];
-}
-
-// ---- placement -------------------------------------------------------------------------------------------
-
-/** Put to work what can be put to work, and ask for the workers that are missing. */
-function place(context: RuntimeContext): Step {
-  const effects: RuntimeEffect[] = [];
-  let now = placeSuspects(context, effects);
-  now = placeDedicated(now, effects);
-  for (let head = next(now.shared); head !== undefined; head = next(now.shared)) {
-    const worker = choose(now, head.tenant);
-    if (worker === undefined) break;
-    now = board(change(now, { shared: take(now.shared) }), worker, head, false);
-    effects.push({ type: 'dispatch', id: head.id, slot: worker.slot });
-  }
-  return askForWorkers(now, effects);
-}
-
-function placeSuspects(context: RuntimeContext, effects: RuntimeEffect[]): RuntimeContext {
-  let now = context;
-  for (let head = peek(now.suspects); head !== undefined; head = peek(now.suspects)) {
-    const suspect = head;
-    const usable = now.workers.filter(
-      (worker) =>
-        worker.status === 'ready' &&
-        (suspect.dedicated
-          ? worker.tenant === suspect.tenant || worker.fresh // R5
-          : worker.tenant === undefined),
-    );
-    const empty = usable.find((worker) => worker.aboard.length === 0);
-    if (empty !== undefined) {
-      now = board(
-        change(now, { suspects: drop(now.suspects) }),
-        { ...empty, held: true, tenant: suspect.dedicated ? suspect.tenant : undefined },
-        suspect,
-        suspect.dedicated,
-      ); // R6
-      effects.push({ type: 'dispatch', id: suspect.id, slot: empty.slot });
-      continue;
-    }
-    // Let the least loaded worker run empty, unless one is being emptied already.
-    if (!usable.some((worker) => worker.held)) {
-      const [least] = usable.toSorted((a, b) => a.aboard.length - b.aboard.length);
-      if (least !== undefined) now = replaceWorker(now, { ...least, held: true });
-    }
-    break;
-  }
-  return now;
-}
-
-function placeDedicated(context: RuntimeContext, effects: RuntimeEffect[]): RuntimeContext {
-  let now = context;
-  const skipped: Waiting[] = [];
-  for (let head = next(now.dedicated); head !== undefined; head = next(now.dedicated)) {
-    const { tenant } = head;
-    now = change(now, { dedicated: take(now.dedicated) });
-    const own = now.workers.find((worker) => worker.tenant === tenant && hasRoom(now, worker));
-    const worker =
-      own ??
-      now.workers.find(
-        (candidate) => candidate.fresh && candidate.aboard.length === 0 && hasRoom(now, candidate),
-      ); // R5
-    if (worker === undefined) {
-      skipped.push(head);
-      continue;
-    }
-    now = board(now, { ...worker, tenant }, head, true);
-    effects.push({ type: 'dispatch', id: head.id, slot: worker.slot });
-  }
-  return skipped.length === 0 ? now : change(now, { dedicated: skipped.reduce(post, now.dedicated) });
-}
-
-function hasRoom(context: RuntimeContext, worker: WorkerView): boolean {
-  return (
-    worker.status === 'ready' &&
-    !worker.held &&
-    worker.running < DEPTH &&
-    worker.aboard.length < context.limits.maxConcurrentPerWorker // R3
-  );
-}
-
-/** The least busy worker; among equals one that is warm for the tenant, then the one with the least aboard. */
-function choose(context: RuntimeContext, tenant: string): WorkerView | undefined {
-  let best: WorkerView | undefined;
-  let bestScore = Number.POSITIVE_INFINITY;
-  for (const worker of context.workers) {
-    if (worker.tenant !== undefined || !hasRoom(context, worker)) continue;
-    const score = worker.running * 1e6 + (worker.recent.includes(tenant) ? 0 : 1e4) + worker.aboard.length;
-    if (score < bestScore) {
-      best = worker;
-      bestScore = score;
-    }
-  }
-  return best;
-}
-
-function board(
-  context: RuntimeContext,
-  worker: WorkerView,
-  waiting: Waiting,
-  dedicated: boolean,
-): RuntimeContext {
-  const { id, tenant, key } = waiting;
-  return replaceWorker(context, {
-    ...worker,
-    aboard: [...worker.aboard, { id, tenant, key, dedicated, phase: 'running' }],
-    running: worker.running + 1,
-    fresh: false,
-    recent:
-      worker.recent[0] === tenant
-        ? worker.recent
-        : [tenant, ...worker.recent.filter((other) => other !== tenant)].slice(0, MAX_RECENT),
-  });
-}
-
-function askForWorkers(context: RuntimeContext, effects: RuntimeEffect[]): Step {
-  const waiting = context.shared.size + context.dedicated.size + context.suspects.size;
-  if (waiting === 0 || context.failed) return [context, effects];
-  const live = context.workers.length + context.starting;
-  const missing = Math.min(context.limits.maxWorkers - live, waiting - context.starting);
-  for (let count = 0; count < missing; count++) effects.push({ type: 'startWorker' });
-  if (missing > 0) return [change(context, { starting: context.starting + missing }), effects];
-  if (context.starting > 0 || context.workers.some((worker) => worker.status === 'closing'))
-    return [context, effects];
-  // Every place is taken, none is coming, and what waits can use none of them: an idle worker makes room.
-  const misfit = idleMisfit(context);
-  if (misfit === undefined) return [context, effects];
-  effects.push({ type: 'retireWorker', slot: misfit.slot });
-  return [replaceWorker(context, { ...misfit, status: 'closing' }), effects];
-}
-
-/** An idle worker that is of no use to anything that waits, while something waits that has no worker to use. */
-function idleMisfit(context: RuntimeContext): WorkerView | undefined {
-  const suspects = values(context.suspects);
-  const shared = context.shared.size > 0 || suspects.some((waiting) => !waiting.dedicated);
-  const dedicated = [...waitingIn(context.dedicated), ...suspects.filter((waiting) => waiting.dedicated)];
-  const lacksShared = shared && context.workers.every((worker) => worker.tenant !== undefined);
-  const lacksOwn = dedicated.some(
-    ({ tenant }) => !context.workers.some((worker) => worker.fresh || worker.tenant === tenant),
-  );
-  if (!lacksShared && !lacksOwn) return undefined;
-  const idle = context.workers.filter((worker) => worker.aboard.length === 0);
-  return idle.find((worker) => !dedicated.some(({ tenant }) => tenant === worker.tenant));
 }
 
 // ---- what happens aboard ---------------------------------------------------------------------------------
@@ -405,12 +184,6 @@ function remember(
   const keys = Object.keys(others);
   if (keys.length >= MAX_CRASH_RECORDS) delete (others as Record<string, CrashRecord>)[keys[0] as string];
   return { ...others, [key]: record };
-}
-
-function replaceWorker(context: RuntimeContext, worker: WorkerView): RuntimeContext {
-  return change(context, {
-    workers: context.workers.map((view) => (view.slot === worker.slot ? worker : view)),
-  });
 }
 
 /** Give up everything that is not aboard a worker. */

@@ -69,7 +69,7 @@ export interface WorkerPoolOptions {
   readonly maxQueueLength?: number | undefined;
   /** Longest wait for a worker, in ms. Default 30,000; 1 to 3,600,000. Over it: QUEUE_TIMEOUT. */
   readonly queueTimeoutMs?: number | undefined;
-  /** Executions aboard one worker at once: one or two run, the others wait for tools. Default 16; 1 to 1,024. */
+  /** Executions aboard one worker at once: at most four run or are at hand, the others wait for tools. Default 16; 1 to 1,024. */
   readonly maxConcurrentPerWorker?: number | undefined;
   /** Isolates kept warm for tenants in one worker, the least recently used let go first. Default 16; 0 to 4,096. */
   readonly maxWarmIsolates?: number | undefined;
