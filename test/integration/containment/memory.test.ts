@@ -6,9 +6,12 @@ const MiB = 1024 * 1024;
 const MAX_WORKER_MEMORY = 256 * MiB;
 const arena = openArena({}, { maxWorkerMemory: MAX_WORKER_MEMORY });
 afterAll(() => arena[Symbol.asyncDispose]());
-afterEach(() => {
-  for (const { memoryBytes } of arena.enclave.stats().workers)
-    expect(memoryBytes, 'what an attack took is given back').toBeLessThan(MAX_WORKER_MEMORY);
+afterEach(async () => {
+  // An idle worker is measured once a second, and recycled if it holds too much.
+  const largest = () => Math.max(0, ...arena.enclave.stats().workers.map(({ memoryBytes }) => memoryBytes));
+  await expect
+    .poll(largest, { message: 'what an attack took is given back', timeout: 10_000 })
+    .toBeLessThan(MAX_WORKER_MEMORY);
 });
 
 const limits = { cpuMs: 10_000, timeoutMs: 15_000 };
