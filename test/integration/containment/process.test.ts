@@ -1,6 +1,6 @@
 /** Containment, "The process": what stands around a worker, seen from outside it and from its own realm. */
 import { execFile, spawn } from 'node:child_process';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
@@ -256,5 +256,32 @@ it('reports the containment that is in force', () => {
     network: Number(process.versions.node.split('.')[0]) >= 25,
     resourceLimits: process.platform !== 'win32',
     separateUser: false,
+  });
+});
+
+/** True if every folder on the way is readable by every user. */
+function openToOthers(folder: string): boolean {
+  const parent = path.dirname(folder);
+  return (statSync(folder).mode & 0o005) === 0o005 && (parent === folder || openToOthers(parent));
+}
+
+describe('workers under another user', () => {
+  // Only a parent that may change users can start them, and only if others may read where the package lies.
+  it.runIf(
+    process.getuid?.() === 0 &&
+      openToOthers(import.meta.dirname) &&
+      openToOthers(path.dirname(process.execPath)),
+  )('run as that user and group, and stats() says so', async () => {
+    const other = 65_534;
+    await using own = new Enclave({
+      adapter: createWorkerPoolAdapter({ poolSize: 1, uid: other, gid: other }),
+    });
+    expect(await own.run('return 1')).toMatchObject({ success: true, value: 1 });
+    const [worker] = own.stats().workers;
+    const status = readFileSync(`/proc/${worker?.pid}/status`, 'utf8');
+    const ids = `${other}\t${other}\t${other}\t${other}`;
+    expect(status).toContain(`Uid:\t${ids}`);
+    expect(status).toContain(`Gid:\t${ids}`);
+    expect(own.stats().containment.separateUser).toBe(true);
   });
 });
