@@ -55,7 +55,7 @@ export interface ExecutionError {
   /** True if sending the same run again later may succeed. Always false when `outcome` is `unknown`. */
   readonly retryable: boolean;
   readonly outcome: Outcome;
-  /** With OVERLOADED and WORKER_CRASHED: how long to wait before trying again, in ms. */
+  /** Where waiting helps (OVERLOADED, QUEUE_TIMEOUT, QUARANTINED, a refused WORKER_CRASHED): how long, in ms. */
   readonly retryAfterMs?: number;
 }
 

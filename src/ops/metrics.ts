@@ -31,30 +31,16 @@ export function meter(registry: Registry, pool: WorkerPool): EnclaveMetrics {
   const shared = sharedMetrics(registry);
   const recent: number[] = Array.from({ length: WINDOW_S }, () => 0);
   const seconds: number[] = Array.from({ length: WINDOW_S }, () => 0);
-  const collect = (): void => {
-    const stats = pool.stats();
+  const rate = (): number => {
     const now = Math.floor(performance.now() / 1_000);
-    const count = recent.reduce(
-      (sum, value, index) => sum + (now - (seconds[index] ?? 0) < WINDOW_S ? value : 0),
-      0,
+    return (
+      recent.reduce((sum, value, index) => sum + (now - (seconds[index] ?? 0) < WINDOW_S ? value : 0), 0) /
+      WINDOW_S
     );
-    shared.perSecond.set(count / WINDOW_S);
-    shared.queueDepth.set({ runtime: RUNTIME }, stats.queueLength);
-    shared.health.set({ runtime_id: RUNTIME }, stats.status === 'open' ? 1 : 0);
-    shared.active.set(stats.active);
-    for (const worker of stats.workers) shared.memory.set({ worker_id: worker.id }, worker.memoryBytes);
   };
-  const observer: PoolObserver = {
-    workerReady: () => undefined,
-    workerRetired: (slot, reason) => {
-      shared.memory.remove({ worker_id: slot });
-      shared.retired.inc({ reason });
-    },
-    escalated: () => undefined,
-    violation: () => undefined,
-  };
-  const stopObserving = pool.observe(observer);
-  collectors(registry).add(collect);
+  const sources = sourcesOf(registry);
+  sources.rates.add(rate);
+  const release = watchPool(sources, pool, shared);
   return {
     ended: (result) => {
       const now = Math.floor(performance.now() / 1_000);
@@ -69,25 +55,87 @@ export function meter(registry: Registry, pool: WorkerPool): EnclaveMetrics {
       shared.latency.observe((result.stats.queueTime + result.stats.duration) / 1_000);
     },
     stop: () => {
-      collectors(registry).delete(collect);
-      stopObserving();
+      sources.rates.delete(rate);
+      release();
     },
   };
 }
 
-/** What reads the pools when the registry is scraped, per registry. */
-const collectorsOf = new WeakMap<Registry, Set<() => void>>();
-function collectors(registry: Registry): Set<() => void> {
-  let found = collectorsOf.get(registry);
+/** What a registry's gauges are read from: Enclaves may share a registry, and a pool. */
+interface Sources {
+  readonly rates: Set<() => number>;
+  readonly pools: Map<WorkerPool, { users: number; readonly stop: () => void }>;
+}
+
+const sourcesByRegistry = new WeakMap<Registry, Sources>();
+function sourcesOf(registry: Registry): Sources {
+  let found = sourcesByRegistry.get(registry);
   if (found === undefined) {
-    found = new Set();
-    collectorsOf.set(registry, found);
+    found = { rates: new Set(), pools: new Map() };
+    sourcesByRegistry.set(registry, found);
   }
   return found;
 }
 
-function sharedMetrics(registry: Registry) {
-  const all = collectors(registry);
+/** Count a pool once, however many Enclaves use it. Returns what ends that. */
+function watchPool(sources: Sources, pool: WorkerPool, shared: SharedMetrics): () => void {
+  let watched = sources.pools.get(pool);
+  if (watched === undefined) {
+    const observer: PoolObserver = {
+      workerReady: () => undefined,
+      workerRetired: (slot, reason) => {
+        shared.memory.remove({ worker_id: slot });
+        shared.retired.inc({ reason });
+      },
+      escalated: () => undefined,
+      violation: () => undefined,
+    };
+    watched = { users: 0, stop: pool.observe(observer) };
+    sources.pools.set(pool, watched);
+  }
+  const entry = watched;
+  entry.users++;
+  return () => {
+    if (--entry.users > 0) return;
+    entry.stop();
+    sources.pools.delete(pool);
+  };
+}
+
+/** Bring every gauge up to date. */
+function collect(sources: Sources, shared: SharedMetrics): void {
+  let perSecond = 0;
+  for (const rate of sources.rates) perSecond += rate();
+  shared.perSecond.set(perSecond);
+  if (sources.pools.size === 0) return;
+  let queued = 0;
+  let active = 0;
+  let healthy = 1;
+  for (const pool of sources.pools.keys()) {
+    const stats = pool.stats();
+    queued += stats.queueLength;
+    active += stats.active;
+    if (stats.status !== 'open') healthy = 0;
+    for (const worker of stats.workers) shared.memory.set({ worker_id: worker.id }, worker.memoryBytes);
+  }
+  shared.queueDepth.set({ runtime: RUNTIME }, queued);
+  shared.health.set({ runtime_id: RUNTIME }, healthy);
+  shared.active.set(active);
+}
+
+interface SharedMetrics {
+  readonly perSecond: Gauge;
+  readonly total: Counter<'outcome' | 'code'>;
+  readonly latency: Histogram;
+  readonly queueDepth: Gauge<'runtime'>;
+  readonly health: Gauge<'runtime_id'>;
+  readonly memory: Gauge<'worker_id'>;
+  readonly active: Gauge;
+  readonly retired: Counter<'reason'>;
+}
+
+function sharedMetrics(registry: Registry): SharedMetrics {
+  const sources = sourcesOf(registry);
   const gauge = <L extends string>(
     name: string,
     help: string,
@@ -114,11 +162,11 @@ function sharedMetrics(registry: Registry) {
     buckets: [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
     registers: [registry],
   };
-  return {
+  const shared: SharedMetrics = {
     // The first gauge that a scrape reads brings all of them up to date.
-    perSecond: gauge('enclave_executions_per_second', 'Executions per second over the last 10 s', [], () => {
-      for (const collect of all) collect();
-    }),
+    perSecond: gauge('enclave_executions_per_second', 'Executions per second over the last 10 s', [], () =>
+      collect(sources, shared),
+    ),
     total: counter('enclave_executions_total', 'Executions that ended, by outcome and code', [
       'outcome',
       'code',
@@ -131,4 +179,5 @@ function sharedMetrics(registry: Registry) {
     active: gauge('enclave_active_executions', 'Executions aboard a worker now', []),
     retired: counter('enclave_worker_retirements_total', 'Workers that are gone, by reason', ['reason']),
   };
+  return shared;
 }

@@ -122,3 +122,21 @@ describe('the registry', () => {
     expect(await sample('enclave_runtime_health{runtime_id="embedded"}')).toBe(1);
   });
 });
+
+describe('Enclaves that share a registry and a pool', () => {
+  it('count every run and each retired worker once', async () => {
+    const registry = new Registry();
+    const adapter = createWorkerPoolAdapter({ poolSize: 1 });
+    const first = new Enclave({ adapter, registry });
+    const second = new Enclave({ adapter, registry });
+    await Promise.all([first.run('return 1'), first.run('return 2'), second.run('return 3')]);
+    const rate = await registry.getSingleMetric('enclave_executions_per_second')?.get();
+    expect(rate?.values[0]?.value).toBeCloseTo(0.3);
+    const [worker] = first.stats().workers;
+    process.kill(worker?.pid ?? 0, 'SIGKILL');
+    const retired = async () =>
+      (await registry.getSingleMetric('enclave_worker_retirements_total')?.get())?.values[0]?.value;
+    await expect.poll(retired, { timeout: 10_000 }).toBe(1);
+    await Promise.all([first.dispose(), second.dispose()]);
+  });
+});
