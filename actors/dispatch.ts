@@ -3,7 +3,7 @@
  *
  * The invariants R3, R5 and R6 that it upholds stand at the top of runtime.ts.
  */
-import { drop, type Fifo, peek, values } from './fifo.ts';
+import { drop, type Fifo, peek } from './fifo.ts';
 import { type Mailbox, next, post, take, type Waiting, waitingIn } from './mailbox.ts';
 
 export interface RuntimeLimits {
@@ -22,6 +22,8 @@ const MAX_RECENT = 16;
 export interface Aboard extends Waiting {
   readonly phase: 'running' | 'waiting';
   readonly dedicated: boolean;
+  /** A suspect: nothing else may come aboard. */
+  readonly alone: boolean;
 }
 
 /** What the runtime knows of a worker that is ready. */
@@ -34,7 +36,7 @@ export interface WorkerView {
   readonly fresh: boolean;
   /** The one tenant that it serves (level 'process'). */
   readonly tenant: string | undefined;
-  /** Kept free of new work: a suspect runs in it or waits for it to become empty. */
+  /** Kept free of new work: a suspect runs in it, or one waits for it to become empty. */
   readonly held: boolean;
   /** Tenants that ran here last, the latest first. */
   readonly recent: readonly string[];
@@ -72,8 +74,8 @@ export type RuntimeEffect =
       readonly position: number;
       readonly retryAfterMs: number;
     }
-  /** Its worker was lost; it waits for another attempt. */
-  | { readonly type: 'retry'; readonly id: string; readonly alone: boolean }
+  /** Its worker was lost; it waits for another attempt, `alone` if it is suspected. `counted`: the crash counts against it. */
+  | { readonly type: 'retry'; readonly id: string; readonly alone: boolean; readonly counted: boolean }
   | { readonly type: 'quarantine'; readonly id: string; readonly crashes: number }
   | {
       readonly type: 'fail';
@@ -104,7 +106,7 @@ export function place(context: RuntimeContext): Step {
   for (let head = next(now.shared); head !== undefined; head = next(now.shared)) {
     const worker = choose(now, head.tenant);
     if (worker === undefined) break;
-    now = board(change(now, { shared: take(now.shared) }), worker, head, false);
+    now = board(change(now, { shared: take(now.shared) }), worker, head, false, false);
     effects.push({ type: 'dispatch', id: head.id, slot: worker.slot });
   }
   return askForWorkers(now, effects);
@@ -128,6 +130,7 @@ function placeSuspects(context: RuntimeContext, effects: RuntimeEffect[]): Runti
         { ...empty, held: true, tenant: suspect.dedicated ? suspect.tenant : undefined },
         suspect,
         suspect.dedicated,
+        true,
       ); // R6
       effects.push({ type: 'dispatch', id: suspect.id, slot: empty.slot });
       continue;
@@ -139,7 +142,16 @@ function placeSuspects(context: RuntimeContext, effects: RuntimeEffect[]): Runti
     }
     break;
   }
-  return now;
+  return now.suspects.size === 0 ? letGo(now) : now;
+}
+
+/** Nothing waits for an empty worker any more: those that were being emptied serve on. */
+function letGo(context: RuntimeContext): RuntimeContext {
+  const emptied = (worker: WorkerView): boolean => worker.held && !worker.aboard.some(({ alone }) => alone);
+  if (!context.workers.some(emptied)) return context;
+  return change(context, {
+    workers: context.workers.map((worker) => (emptied(worker) ? { ...worker, held: false } : worker)),
+  });
 }
 
 function placeDedicated(context: RuntimeContext, effects: RuntimeEffect[]): RuntimeContext {
@@ -158,7 +170,7 @@ function placeDedicated(context: RuntimeContext, effects: RuntimeEffect[]): Runt
       skipped.push(head);
       continue;
     }
-    now = board(now, { ...worker, tenant }, head, true);
+    now = board(now, { ...worker, tenant }, head, true, false);
     effects.push({ type: 'dispatch', id: head.id, slot: worker.slot });
   }
   return skipped.length === 0 ? now : change(now, { dedicated: skipped.reduce(post, now.dedicated) });
@@ -193,11 +205,12 @@ function board(
   worker: WorkerView,
   waiting: Waiting,
   dedicated: boolean,
+  alone: boolean,
 ): RuntimeContext {
   const { id, tenant, key } = waiting;
   return replaceWorker(context, {
     ...worker,
-    aboard: [...worker.aboard, { id, tenant, key, dedicated, phase: 'running' }],
+    aboard: [...worker.aboard, { id, tenant, key, dedicated, alone, phase: 'running' }],
     running: worker.running + 1,
     fresh: false,
     recent:
@@ -225,9 +238,10 @@ function askForWorkers(context: RuntimeContext, effects: RuntimeEffect[]): Step 
 
 /** An idle worker that is of no use to anything that waits, while something waits that has no worker to use. */
 function idleMisfit(context: RuntimeContext): WorkerView | undefined {
-  const suspects = values(context.suspects);
-  const shared = context.shared.size > 0 || suspects.some((waiting) => !waiting.dedicated);
-  const dedicated = [...waitingIn(context.dedicated), ...suspects.filter((waiting) => waiting.dedicated)];
+  const suspect = peek(context.suspects); // Those behind it have no use for a worker before it had one.
+  const shared = context.shared.size > 0 || suspect?.dedicated === false;
+  const own = waitingIn(context.dedicated);
+  const dedicated = suspect?.dedicated === true ? [...own, suspect] : own;
   const lacksShared = shared && context.workers.every((worker) => worker.tenant !== undefined);
   const lacksOwn = dedicated.some(
     ({ tenant }) => !context.workers.some((worker) => worker.fresh || worker.tenant === tenant),

@@ -47,6 +47,8 @@ export type ExecutionEvent = {
     readonly protocolVersion: typeof PROTOCOL_VERSION;
     readonly sessionId: string;
     readonly seq: number;
+    /** Which execution of a session it belongs to; absent where the stream is one execution's. */
+    readonly executionId?: string | undefined;
     readonly type: T;
     readonly payload: EventPayloads[T];
   };

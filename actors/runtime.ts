@@ -12,7 +12,7 @@
  *  R4  When a worker is lost with several executions aboard, each is tried again alone. Only a crash with one
  *      execution aboard counts against its script; `quarantineAfter` of those in a row, and it is refused.
  *  R5  A worker that serves one tenant at level 'process' never served and never serves another.
- *  R6  While a suspect runs, nothing else is aboard its worker.
+ *  R6  While a suspect runs, nothing else is aboard its worker. What is submitted as `alone` is a suspect.
  */
 import { assign, setup } from 'xstate';
 import {
@@ -45,6 +45,8 @@ export type RuntimeEvent =
       readonly tenant: string;
       readonly key: string;
       readonly dedicated: boolean;
+      /** Suspected from the start: nothing else may be aboard its worker (R6). */
+      readonly alone?: boolean | undefined;
       readonly at: number;
     }
   /** Its caller gave up, or it may not be tried again. */
@@ -98,6 +100,7 @@ function submit(
   }
   const queued = context.shared.size + context.dedicated.size;
   const waiting: Waiting = { id, tenant, key };
+  if (event.alone === true) return submitAlone(context, { ...waiting, dedicated });
   const posted = dedicated
     ? change(context, { dedicated: post(context.dedicated, waiting) })
     : change(context, { shared: post(context.shared, waiting) });
@@ -105,6 +108,19 @@ function submit(
   if (placed.shared.size + placed.dedicated.size <= context.limits.maxQueueLength) return [placed, effects];
   // R2: nothing was dispatched in its place, so what was posted last is what does not fit.
   return [context, [{ type: 'refuse', id, code: 'OVERLOADED', position: queued + 1, retryAfterMs: 0 }]];
+}
+
+/** One that was aboard a lost worker elsewhere takes the way of those that were lost here. */
+function submitAlone(context: RuntimeContext, entry: Waiting & { readonly dedicated: boolean }): Step {
+  const queued = queueLength(context);
+  const [placed, effects] = place(suspect(context, entry));
+  const dispatched = effects.some((effect) => effect.type === 'dispatch' && effect.id === entry.id);
+  if (dispatched || queued < context.limits.maxQueueLength) return [placed, effects];
+  // R2
+  return [
+    context,
+    [{ type: 'refuse', id: entry.id, code: 'OVERLOADED', position: queued + 1, retryAfterMs: 0 }],
+  ];
 }
 
 // ---- what happens aboard ---------------------------------------------------------------------------------
@@ -154,7 +170,7 @@ function lose(context: RuntimeContext, event: Extract<RuntimeEvent, { type: 'wor
       effects.push({ type: 'quarantine', id: only.id, crashes });
     } else {
       now = suspect(now, only);
-      effects.push({ type: 'retry', id: only.id, alone: true });
+      effects.push({ type: 'retry', id: only.id, alone: true, counted: true });
     }
   } else {
     for (const entry of worker.aboard) {
@@ -163,14 +179,14 @@ function lose(context: RuntimeContext, event: Extract<RuntimeEvent, { type: 'wor
           ? change(now, { dedicated: post(now.dedicated, entry) })
           : change(now, { shared: post(now.shared, entry) });
       else now = suspect(now, entry);
-      effects.push({ type: 'retry', id: entry.id, alone: !event.blamed });
+      effects.push({ type: 'retry', id: entry.id, alone: !event.blamed, counted: false });
     }
   }
   const [placed, more] = place(now);
   return [placed, [...effects, ...more]];
 }
 
-function suspect(context: RuntimeContext, entry: Aboard): RuntimeContext {
+function suspect(context: RuntimeContext, entry: Waiting & { readonly dedicated: boolean }): RuntimeContext {
   const { id, tenant, key, dedicated } = entry;
   return change(context, { suspects: push(context.suspects, { id, tenant, key, dedicated }) });
 }

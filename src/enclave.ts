@@ -1,20 +1,22 @@
 /**
  * The embedded front door: run scripts, get results.
  */
-import { createHash, getRandomValues, hash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
-import { v7 as uuid } from 'uuid';
 import type { ExecutionEvent } from '../actors/events.ts';
 import { createWorkerPoolAdapter, WorkerPoolAdapter } from './adapter.ts';
+import { systemClock } from './clock.ts';
 import { executionError, invalidArgument } from './errors.ts';
+import { uuidv7 } from './ids.ts';
 import { logPool } from './ops/logs.ts';
 import { type EnclaveMetrics, meter } from './ops/metrics.ts';
 import { defaultLimits, type Limits, type ResolvedLimits, resolveLimits } from './options.ts';
 import type { ExecutionResult } from './result.ts';
-import { Execution, type ToolPort } from './sandbox/execution.ts';
 import type { Isolation } from './sandbox/messages.ts';
 import type { PoolStats, WorkerPool } from './sandbox/pool.ts';
+import { Run, type ToolPort } from './sandbox/run.ts';
+import { seedWords } from './seed.ts';
 import { canonicalToolName, type Tool } from './tools/define.ts';
 import { callTool } from './tools/dispatch.ts';
 import {
@@ -94,7 +96,7 @@ export class Enclave implements AsyncDisposable {
   readonly #stopObserving: () => void;
   /** Keeps the isolates of Enclaves that share a pool apart. */
   readonly #realm = `${++enclaves}`;
-  readonly #active = new Set<Execution>();
+  readonly #active = new Set<Run>();
   readonly #everyTool: AllowList;
   #succeeded = 0;
   #failed = 0;
@@ -146,25 +148,25 @@ export class Enclave implements AsyncDisposable {
       return refused;
     }
     return new Promise((resolve) => {
-      let execution: Execution | undefined;
+      let run: Run | undefined;
       const cancel = (): void => {
-        if (execution !== undefined) this.#pool.cancel(execution, 'The caller aborted the run');
+        if (run !== undefined) this.#pool.cancel(run.execution, 'The caller aborted the run');
       };
-      execution = new Execution({
+      run = new Run({
         ...prepared,
         source: code,
         onEnd: (result) => {
           signal?.removeEventListener('abort', cancel);
-          if (execution !== undefined) this.#active.delete(execution);
+          if (run !== undefined) this.#active.delete(run);
           if (result.success) this.#succeeded++;
           else this.#failed++;
           this.#metrics?.ended(result);
           resolve(result as ExecutionResult<T>);
         },
       });
-      this.#active.add(execution);
+      this.#active.add(run);
       signal?.addEventListener('abort', cancel, { once: true });
-      this.#pool.submit(execution);
+      this.#pool.submit(run.execution);
     });
   }
 
@@ -179,7 +181,7 @@ export class Enclave implements AsyncDisposable {
    */
   dispose(): Promise<void> {
     this.#disposed ??= (async () => {
-      for (const execution of this.#active) this.#pool.abandon(execution);
+      for (const { execution } of this.#active) this.#pool.abandon(execution);
       this.#metrics?.stop();
       await this.#adapter.detach();
       this.#stopObserving();
@@ -216,14 +218,14 @@ export class Enclave implements AsyncDisposable {
     const tenantKey = tenant === undefined ? this.#realm : `${this.#realm}:${tenant}`;
     const key = `${tenantKey}#${hash('sha1', code, 'base64')}`;
     return {
-      id: uuid({ random: randomBytes16() }),
+      id: uuidv7(),
       input: inputJson(options.input, limits.maxToolPayloadBytes),
       tenantKey,
       tenant,
       key,
       isolation: checkIsolation(options.isolation, 'options.isolation') ?? this.#isolation,
       limits,
-      seed: seedWords(seed),
+      seed: seedWords(seed, systemClock),
       heavy: this.#pool.isHeavy(key),
       onHeavy: () => this.#pool.noteHeavy(key),
       maxReplayBytes,
@@ -314,40 +316,6 @@ function inputJson(input: unknown, maxBytes: number): string {
   if (Buffer.byteLength(json) > maxBytes)
     throw invalidArgument('options.input', `is larger than maxToolPayloadBytes (${maxBytes})`);
   return json;
-}
-
-function seedWords(seed: string | number | undefined): readonly [number, number, number, number] {
-  const words = new Uint32Array(4);
-  if (seed === undefined) {
-    return randomWords();
-  }
-  if (typeof seed === 'string' || (typeof seed === 'number' && Number.isFinite(seed))) {
-    const digest = createHash('sha256').update(String(seed)).digest();
-    for (let index = 0; index < 4; index++) words[index] = digest.readUInt32LE(index * 4);
-  } else {
-    throw invalidArgument('options.seed', 'must be a string or a finite number');
-  }
-  return [words[0] ?? 0, words[1] ?? 0, words[2] ?? 0, words[3] ?? 0];
-}
-
-// Asking the system for randomness costs more per call than per byte.
-const randomness = new Uint8Array(4_096);
-let randomnessUsed = randomness.length;
-
-/** Sixteen bytes that nobody had before. */
-function randomBytes16(): Uint8Array {
-  if (randomnessUsed === randomness.length) {
-    getRandomValues(randomness);
-    randomnessUsed = 0;
-  }
-  randomnessUsed += 16;
-  return randomness.subarray(randomnessUsed - 16, randomnessUsed);
-}
-
-function randomWords(): readonly [number, number, number, number] {
-  const bytes = randomBytes16();
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return [view.getUint32(0), view.getUint32(4), view.getUint32(8), view.getUint32(12)];
 }
 
 function checkIsolation(isolation: Isolation | undefined, key: string): Isolation | undefined {

@@ -39,10 +39,30 @@ const RETRYABLE = {
   QUARANTINED: false,
   CLOSED: false,
   NONDETERMINISTIC_REPLAY: false,
+  NOT_FOUND: false,
+  ALREADY_EXISTS: false,
+  UNAVAILABLE: true,
+  NO_RUNTIME: true,
+  COMMAND_CONFLICT: false,
+  COMMAND_EXPIRED: false,
+  STATE_CONFLICT: true,
+  STATE_LIMIT_EXCEEDED: false,
+  DEADLINE_EXCEEDED: false,
+  ENGINE_MISMATCH: false,
+  EXPIRED: false,
+  TRUNCATED: false,
+  OUTCOME_UNKNOWN: false,
+  FENCED: true,
+  TIMEOUT: true,
 } as const;
 
 /** A failure's code: what callers match on. */
 export type ErrorCode = keyof typeof RETRYABLE;
+
+/** Whether a text, such as a code that came over the bus, is one of the codes that this version knows. */
+export function isErrorCode(text: string): text is ErrorCode {
+  return Object.hasOwn(RETRYABLE, text);
+}
 
 /** A failed execution, as data. */
 export interface ExecutionError {
@@ -68,6 +88,11 @@ export interface ErrorParts {
   readonly retryAfterMs?: number | undefined;
 }
 
+/** Whether an error of this code may go away by itself; false for a code of somebody else's. */
+export function isRetryable(code: string): boolean {
+  return Object.hasOwn(RETRYABLE, code) && RETRYABLE[code as ErrorCode];
+}
+
 /** Build the error part of a result. An outcome in doubt is never retryable: a retry might do things twice. */
 export function executionError(code: ErrorCode, parts: ErrorParts): ExecutionError {
   return {
@@ -89,17 +114,25 @@ export class EnclaveError extends Error {
   readonly outcome: Outcome;
   /** The option or argument that was wrong, where there is one. */
   readonly key: string | undefined;
+  /** What the code's own docs promise, as JSON data: `retryAfterMs` of OVERLOADED, `firstSeq` of TRUNCATED. Else empty. */
+  readonly details: Readonly<Record<string, unknown>>;
 
   constructor(
     code: ErrorCode,
     message: string,
-    options: { readonly cause?: unknown; readonly key?: string; readonly outcome?: Outcome } = {},
+    options: {
+      readonly cause?: unknown;
+      readonly key?: string | undefined;
+      readonly outcome?: Outcome | undefined;
+      readonly details?: Readonly<Record<string, unknown>> | undefined;
+    } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.retryable = RETRYABLE[code];
     this.outcome = options.outcome ?? 'not_started';
     this.key = options.key;
+    this.details = options.details ?? {};
   }
 }
 

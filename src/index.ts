@@ -7,23 +7,47 @@ export {
   PROTOCOL_VERSION,
 } from '../actors/events.ts';
 export { createWorkerPoolAdapter, type WorkerPoolAdapter } from './adapter.ts';
+export type { ExecutionHandle } from './client/execution.ts';
+export type {
+  AllEventsOptions,
+  EventsOptions,
+  ExecuteOptions,
+  MigrateOptions,
+  SpawnOptions,
+} from './client/options.ts';
+export type { SessionInfo, SessionRef } from './client/session.ts';
 export { Enclave, type EnclaveConfig, type EnclaveStats, type RunOptions } from './enclave.ts';
 export { EnclavePool, type EnclavePoolOptions } from './enclavepool.ts';
 export { EnclaveError, type ErrorCode, type ExecutionError, type Outcome } from './errors.ts';
 export {
   type Limits,
   type ResolvedLimits,
+  type ResolvedSessionLimits,
   recommendedPoolSize,
+  type SessionLimitOptions,
+  type SystemOptions,
   type WorkerPoolOptions,
   type Workload,
 } from './options.ts';
+export type { Durability, ExecutionStatus, SessionStatus } from './protocol.ts';
 export type { ExecutionResult, ExecutionStats, ToolCallRecord } from './result.ts';
+export type { RerunReport, TraceStep } from './runtime/rerun.ts';
 export type { Isolation } from './sandbox/messages.ts';
 export type { PoolStats, WorkerStats } from './sandbox/pool.ts';
 export type { Containment } from './sandbox/process.ts';
+export {
+  type BrokerInfo,
+  type CreateSystemOptions,
+  createSystem,
+  type RuntimeInfo,
+  type System,
+} from './system.ts';
 export { toolDeclarations } from './tools/declarations.ts';
 export {
+  type CallInDoubt,
   defineTool,
+  type Reconcile,
+  type Reconciled,
   type StandardSchemaV1,
   type Tool,
   type ToolContext,

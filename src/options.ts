@@ -53,6 +53,22 @@ export const LIMIT_RULES = {
 
 export type ResolvedLimits = { readonly [K in keyof typeof LIMIT_RULES]: number };
 
+/** What one execution of a session may use: what a run may, and what only sessions have. `timeoutMs` and `cpuMs` are per attempt. */
+export interface SessionLimitOptions extends Limits {
+  /** From the acceptance of an execution to its end, whatever it waits for, in ms. Default 86,400,000 (a day); 1 to 2,592,000,000 (30 days). At the limit: DEADLINE_EXCEEDED. */
+  readonly deadlineMs?: number | undefined;
+  /** `state` as JSON, in bytes of UTF-8. Default 256 KiB; 2 bytes to 4 MiB. Over it: STATE_LIMIT_EXCEEDED, and the state stays as it was. */
+  readonly maxStateBytes?: number | undefined;
+}
+
+export const SESSION_LIMIT_RULES = {
+  ...LIMIT_RULES,
+  deadlineMs: { default: 86_400_000, min: 1, max: 2_592_000_000, unit: 'ms' },
+  maxStateBytes: { default: 256 * KiB, min: 2, max: 4 * MiB, unit: 'bytes' },
+} as const satisfies Record<keyof SessionLimitOptions, NumberRule>;
+
+export type ResolvedSessionLimits = { readonly [K in keyof typeof SESSION_LIMIT_RULES]: number };
+
 /** How a worker pool is sized, bounded and supervised. */
 export interface WorkerPoolOptions {
   /** Most worker processes at once (one more while a recycled worker is replaced). Default `recommendedPoolSize('mixed')`; 1 to 256. */
@@ -139,6 +155,16 @@ export function resolveLimits(
   return resolveNumbers(LIMIT_RULES, given, path, base);
 }
 
+/** Resolve the limits of a session or of one of its executions: `given` over `base`, or over the defaults. Throws INVALID_ARGUMENT naming the key. */
+export function resolveSessionLimits(
+  given: SessionLimitOptions | undefined,
+  base?: ResolvedSessionLimits,
+  path = 'limits',
+): ResolvedSessionLimits {
+  if (given === undefined && base !== undefined) return base;
+  return resolveNumbers(SESSION_LIMIT_RULES, given ?? {}, path, base);
+}
+
 /** The limits of an execution for which nothing was said, in workers of the given size. */
 export function defaultLimits(maxWorkerMemory: number): ResolvedLimits {
   const limits = resolveNumbers(LIMIT_RULES, {}, 'limits');
@@ -207,4 +233,85 @@ function checkRecord(value: unknown, path: string): void {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalidArgument(path, 'must be an object');
   }
+}
+
+// ---- systems ---------------------------------------------------------------------------------------------
+
+/** How a system of this process is made up, and what bounds its sessions. */
+export interface SystemOptions {
+  /** The first word of every subject and key: the tenant boundary. `[A-Za-z0-9_-]{1,64}`. Default `'default'`. */
+  readonly namespace?: string | undefined;
+  /** Brokers in this process: they own sessions. Default 1; 1 to 16. With more than one, sessions can migrate. */
+  readonly brokers?: number | undefined;
+  /** Runtimes in this process: they run scripts, each in a worker pool of its own. Default 1; 1 to 16. */
+  readonly runtimes?: number | undefined;
+  /** Of each runtime's worker pool. Default: `poolSize` is `recommendedPoolSize('mixed')` shared among the runtimes, at least 1 each. */
+  readonly pool?: WorkerPoolOptions | undefined;
+  /** Limits of every execution for which its session, or the call, does not set its own. */
+  readonly limits?: SessionLimitOptions | undefined;
+  /** Life of a broker's lease, in ms. Default 15,000; 500 to 600,000. A broker that is gone without a word is succeeded after it. */
+  readonly leaseTtlMs?: number | undefined;
+  /** A session without activity is put away after this, in ms. Default 30,000; 100 to 86,400,000. */
+  readonly hibernateAfterMs?: number | undefined;
+  /** A sleep longer than this lets the isolate go, in ms. Default 10,000; 100 to 86,400,000. */
+  readonly parkAfterMs?: number | undefined;
+  /** How long an execution that never ran waits for a runtime, in ms. Default 30,000; 1 to 86,400,000. Over it: NO_RUNTIME, or what the runtimes refused it with. */
+  readonly placementTimeoutMs?: number | undefined;
+  /** Executions of a session that wait or run. Default 100; 1 to 10,000. Over it: OVERLOADED. */
+  readonly maxExecutions?: number | undefined;
+  /** Ended executions that a session remembers, with their results and journals. Default 32; 1 to 10,000. A command older than these is refused as COMMAND_EXPIRED. */
+  readonly keepExecutions?: number | undefined;
+  /** Events kept per session; up to a quarter more may be. Default 10,000; 10 to 1,000,000. Reading older ones: TRUNCATED. */
+  readonly maxEvents?: number | undefined;
+  /** Sessions with an actor in one broker. Default 100,000; 1 to 10,000,000. Over it: OVERLOADED. */
+  readonly maxSessions?: number | undefined;
+}
+
+export const SYSTEM_RULES = {
+  brokers: { default: 1, min: 1, max: 16, unit: 'count' },
+  runtimes: { default: 1, min: 1, max: 16, unit: 'count' },
+  leaseTtlMs: { default: 15_000, min: 500, max: 600_000, unit: 'ms' },
+  hibernateAfterMs: { default: 30_000, min: 100, max: 86_400_000, unit: 'ms' },
+  parkAfterMs: { default: 10_000, min: 100, max: 86_400_000, unit: 'ms' },
+  placementTimeoutMs: { default: 30_000, min: 1, max: 86_400_000, unit: 'ms' },
+  maxExecutions: { default: 100, min: 1, max: 10_000, unit: 'count' },
+  keepExecutions: { default: 32, min: 1, max: 10_000, unit: 'count' },
+  maxEvents: { default: 10_000, min: 10, max: 1_000_000, unit: 'count' },
+  maxSessions: { default: 100_000, min: 1, max: 10_000_000, unit: 'count' },
+} as const satisfies Record<Exclude<keyof SystemOptions, 'namespace' | 'pool' | 'limits'>, NumberRule>;
+
+export type ResolvedSystemOptions = { readonly [K in keyof typeof SYSTEM_RULES]: number } & {
+  readonly namespace: string;
+  readonly limits: ResolvedSessionLimits;
+  /** Of each runtime's pool. */
+  readonly pool: WorkerPoolOptions;
+};
+
+/** Options of a system that are no numbers and are checked where they are used. */
+const SYSTEM_PARTS = ['tools', 'isolation', 'logger', 'registry'];
+
+/** Resolve a system's options. Throws INVALID_ARGUMENT naming the key. */
+export function resolveSystemOptions(given: SystemOptions): ResolvedSystemOptions {
+  checkRecord(given, 'options');
+  const { namespace = 'default', pool = {}, limits, ...others } = given;
+  if (typeof namespace !== 'string' || !/^[A-Za-z0-9_-]{1,64}$/.test(namespace))
+    throw invalidArgument('options.namespace', 'must be 1 to 64 of A-Z, a-z, 0-9, _ and -');
+  const numbers = Object.fromEntries(
+    Object.entries(others).filter(([key]) => !SYSTEM_PARTS.includes(key)),
+  ) as { readonly [K in keyof typeof SYSTEM_RULES]?: number | undefined };
+  const resolved = resolveNumbers(SYSTEM_RULES, numbers, 'options');
+  const poolSize = pool.poolSize ?? Math.max(1, Math.floor(recommendedPoolSize('mixed') / resolved.runtimes));
+  const { maxWorkerMemory } = resolvePoolOptions({ ...pool, poolSize });
+  const resolvedLimits = resolveSessionLimits(limits, sessionDefaults(maxWorkerMemory), 'options.limits');
+  if (resolvedLimits.memoryBytes > maxWorkerMemory) {
+    throw invalidArgument(
+      'options.limits.memoryBytes',
+      `${resolvedLimits.memoryBytes} is more than pool.maxWorkerMemory (${maxWorkerMemory}), which holds for the whole worker process`,
+    );
+  }
+  return { ...resolved, namespace, limits: resolvedLimits, pool: { ...pool, poolSize } };
+}
+
+function sessionDefaults(maxWorkerMemory: number): ResolvedSessionLimits {
+  return { ...resolveSessionLimits(undefined), ...defaultLimits(maxWorkerMemory) };
 }

@@ -18,7 +18,7 @@ export interface ToolCallRecord {
 }
 
 export interface ExecutionStats {
-  /** From the start in a worker to the end, in ms; 0 if it never started. */
+  /** From the start in a worker (in a session: from its first placement on a runtime) to the end, in ms; 0 if it never started. */
   readonly duration: number;
   /** CPU time inside the isolate in the last attempt, in ms. */
   readonly cpuTime: number;
@@ -27,7 +27,7 @@ export interface ExecutionStats {
   readonly startTime: number;
   /** When it ended, in ms since the epoch. */
   readonly endTime: number;
-  /** Time spent waiting for a worker, in ms. */
+  /** Time spent waiting for a worker (in a session: for its turn, and for a runtime), in ms. */
   readonly queueTime: number;
   /** Heap in use at the end, in bytes; 0 where the isolate was gone. */
   readonly memoryUsage: number;

@@ -45,6 +45,23 @@ const CRASH = [
 ];
 const RECYCLING = [/scripts +\d+ run, 0 lost/, /workers +([4-9]|\d\d+) recycled/, /crashes +0/];
 const TREE = [/^ +system$/, /└─ pool +open/, /[├└]─ w\d+ +pid \d+ +ready/];
+const SURVIVES = [
+  /state +\{"tickets":\[\]\}/,
+  /script +ticket \d+ is paid by charge 1$/,
+  /SIGKILL +worker w\d+ of runtime-[12], process \d+/,
+  /script +finished: ticket \d+, begun on runtime-(1, ended on runtime-2|2, ended on runtime-1)$/,
+  /card +charged: 1; attempts of the script: 2/,
+  /state +\{"tickets":\[\d+\]\}/,
+];
+const MOVES = [
+  /owner +broker-[12], epoch \d+/,
+  /migrate +from (broker-1 to broker-2|broker-2 to broker-1), in [\d.]+ ms/,
+  /script +line 8 +event \d+/,
+  /script +finished: "all 8 lines"/,
+  /events +\d+ to \d+, no gap; attempts of the script: 1/,
+  /pause +[\d.]+ ms between the lines around it; elsewhere up to [\d.]+ ms/,
+  /state +\{.*"lines":8\}/,
+];
 const EXPECTED: Readonly<Record<string, readonly RegExp[]>> = {
   '01-hello.ts': [/^Hello, isolated world!$/],
   '02-agent-task.ts': [
@@ -67,7 +84,49 @@ const EXPECTED: Readonly<Record<string, readonly RegExp[]>> = {
     /^enclave_execution_latency_seconds_count 202$/,
     /^enclave_runtime_health\{runtime_id="embedded"\} 1$/,
   ],
-  'demo.ts': [...AGENT, ...HOSTILE, ...CRASH, ...RECYCLING, ...TREE, /[1-9]\d* scripts\/s on 2 workers/],
+  '09-sessions.ts': [
+    /^ {2}value: 'Hello, Ada',$/,
+    /^Hello again, Ada$/,
+    /^ {2}status: 'idle',$/,
+    /^ {2}owner: 'broker-1',$/,
+    /^ {2}state: \{ user: \{ name: 'Ada' \} \},?$/,
+  ],
+  '10-state.ts': [
+    /a chair +2 in the cart/,
+    /a voucher +SCRIPT_ERROR this voucher has expired/,
+    /a long note +STATE_LIMIT_EXCEEDED .*maxStateBytes \(1000\)/,
+    /a table +3 in the cart/,
+    /state +\{"items":\["lamp","chair","table"\],"cents":22900\}/,
+  ],
+  '11-session-events.ts': [
+    /^ +1 {2}session_init/,
+    /^ +4 {2}stdout +3 books on shelf 3/,
+    /^ +8 {2}final +ok/,
+    /returned +a good book/,
+    /ana +two/,
+    /ben +due/,
+    /ana +done/,
+    /ben +done/,
+  ],
+  '12-migration.ts': MOVES,
+  '13-crash-and-resume.ts': SURVIVES,
+  '14-rerun.ts': [
+    /total +the total cannot be NaN/,
+    /3 {2}call +#1 catalogue\.get "chair"/,
+    /4 {2}handed +#1 \{"price":8000\}/,
+    /verdict +same: it ended as it did then/,
+    /tool +called 3 times, as before/,
+  ],
+  'demo.ts': [
+    ...AGENT,
+    ...HOSTILE,
+    ...CRASH,
+    ...SURVIVES,
+    ...MOVES,
+    ...RECYCLING,
+    ...TREE,
+    /[1-9]\d* scripts\/s on 2 workers/,
+  ],
 };
 
 describe('an example', () => {

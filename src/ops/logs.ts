@@ -1,6 +1,7 @@
 /** What the pool does, as log lines: one fact a line, no script text, no tool arguments. */
 import type { Logger } from 'pino';
 import type { PoolObserver } from '../sandbox/pool.ts';
+import type { BrokerNotice } from '../session/broker.ts';
 
 /** An observer that writes to a pino logger. Crashes and escalations are warnings and errors; the rest is debug. */
 export function logPool(logger: Logger): PoolObserver {
@@ -18,5 +19,33 @@ export function logPool(logger: Logger): PoolObserver {
       ),
     violation: (worker, error) =>
       logger.error({ worker, err: error }, 'worker broke the protocol and was killed'),
+  };
+}
+
+/** What a broker tells, as log lines. */
+export function logBroker(parent: Logger, broker: string): (notice: BrokerNotice) => void {
+  const logger = parent.child({ broker });
+  return (notice) => {
+    switch (notice.type) {
+      case 'lease.lost':
+        return logger.error(
+          { incarnation: notice.incarnation, reason: notice.reason },
+          'the lease is lost; its sessions go to whoever takes them over',
+        );
+      case 'session.taken_over':
+        return logger.warn(
+          { session: notice.session, epoch: notice.epoch },
+          'session taken over with work in flight',
+        );
+      case 'session.fenced':
+        return logger.debug({ session: notice.session }, 'session is owned here no more');
+      case 'execution.ended':
+        return logger.debug({ session: notice.session, execution: notice.execution }, 'execution ended');
+      case 'error':
+        return logger.error(
+          { session: notice.session, err: notice.error },
+          'a request could not be answered',
+        );
+    }
   };
 }

@@ -8,7 +8,7 @@
  */
 import { Buffer } from 'node:buffer';
 import type { ToolCallRecord } from '../result.ts';
-import type { Delivery, GuestItem } from './messages.ts';
+import type { Delivery, ScriptItem } from './messages.ts';
 
 /** What an entry costs besides its payload, in bytes. */
 const ENTRY_BYTES = 256;
@@ -58,6 +58,11 @@ export class Journal {
     return this.#bytes <= this.#maxBytes;
   }
 
+  /** True once its deliveries are gone: the present attempt is the last. */
+  get forgotten(): boolean {
+    return this.#forgotten;
+  }
+
   /** Keep no more deliveries: there will be no other attempt. What is kept of calls is for the result. */
   forget(): void {
     this.#forgotten = true;
@@ -70,7 +75,7 @@ export class Journal {
   }
 
   /** Enter a call. Returns it if it is new, undefined if it was recognised, `'mismatch'` if it is neither (J1). */
-  enter(item: Extract<GuestItem, { kind: 'call' | 'sleep' }>): NewEntry | 'mismatch' | undefined {
+  enter(item: Extract<ScriptItem, { kind: 'call' | 'sleep' }>): NewEntry | 'mismatch' | undefined {
     const name = item.kind === 'call' ? item.name : '';
     const args = item.kind === 'call' ? item.json : String(item.ms);
     if (item.index !== this.#seen) return 'mismatch';
@@ -105,14 +110,19 @@ export class Journal {
     entry.startedAt = at;
   }
 
-  /** The end of a call or sleep, to be handed to the script. */
-  deliver(entry: NewEntry, delivery: Delivery, at: number): void {
-    if (entry.state === 'running') entry.durationMs = at - entry.startedAt;
-    entry.state = delivery[1] === '' ? 'completed' : 'failed';
+  /**
+   * The end of a call or sleep, to be handed to the script. No entry: the script has yet to make it, as another
+   * attempt elsewhere did.
+   */
+  deliver(entry: NewEntry | undefined, delivery: Delivery, at: number): void {
+    if (entry !== undefined) {
+      if (entry.state === 'running') entry.durationMs = at - entry.startedAt;
+      entry.state = delivery[1] === '' ? 'completed' : 'failed';
+    }
     if (!this.#forgotten) this.#deliveries.push(delivery);
     this.#bytes += Buffer.byteLength(delivery[2]) + ENTRY_BYTES;
     // Nothing will ask for it again, and a script may sleep as often as it likes.
-    if (this.#forgotten && entry.kind === 'sleep') this.#entries.delete(entry.index);
+    if (this.#forgotten && entry?.kind === 'sleep') this.#entries.delete(entry.index);
   }
 
   /** The call or sleep of this index. */

@@ -5,13 +5,13 @@
  * builds a fresh object of what passed. What the guest produced stays text (`json`, `text`) until its reader
  * parses it, so that no key of a script's ever becomes a key of ours.
  */
+import type { Delivery, ScriptItem, Usage } from '../../actors/attempt.ts';
 import type { GuestConfig } from './guest/execution.ts';
+
+export type { Delivery, ScriptItem, Usage } from '../../actors/attempt.ts';
 
 /** How far an execution is kept from its neighbours. See README, "Isolation". */
 export type Isolation = 'process' | 'execution' | 'context' | 'realm';
-
-/** Something handed to the script: the end of a tool call or of a sleep. `code` is '' for a result, whose JSON is `payload`; else `payload` is the error's message. */
-export type Delivery = readonly [index: number, code: string, payload: string, time: number];
 
 export interface StartMessage {
   readonly t: 'start';
@@ -37,21 +37,10 @@ export type ParentMessage =
   | { readonly t: 'cancel'; readonly x: number }
   | { readonly t: 'ping'; readonly n: number };
 
-/** Something the script did, in the order it did it. */
-export type GuestItem =
-  | {
-      readonly kind: 'output';
-      readonly level: '' | 'debug' | 'info' | 'warn' | 'error';
-      readonly text: string;
-    }
-  | { readonly kind: 'call'; readonly index: number; readonly name: string; readonly json: string }
-  | { readonly kind: 'sleep'; readonly index: number; readonly ms: number }
-  /** It was handed the end of this call or sleep. */
-  | { readonly kind: 'applied'; readonly index: number };
-
 /** How a script ended, told by the guest. */
 export type GuestEnd =
-  | { readonly ok: true; readonly json: string }
+  /** `state`: its new state as JSON; undefined if it has none or did not change it. */
+  | { readonly ok: true; readonly json: string; readonly state: string | undefined }
   | {
       readonly ok: false;
       readonly code: GuestErrorCode;
@@ -69,8 +58,10 @@ const GUEST_CODES = [
   'SCRIPT_ERROR',
   'TOOL_ERROR',
   'UNKNOWN_TOOL',
+  'OUTCOME_UNKNOWN',
   'SERIALIZATION_ERROR',
   'RESULT_LIMIT_EXCEEDED',
+  'STATE_LIMIT_EXCEEDED',
   'OUTPUT_LIMIT_EXCEEDED',
   'TOOL_CALL_LIMIT_EXCEEDED',
   'INVALID_ARGUMENT',
@@ -87,19 +78,13 @@ const STOP_CODES = [
 ] as const;
 export type StopCode = (typeof STOP_CODES)[number];
 
-/** Measures of one attempt: CPU time in ms, heap in bytes. */
-export interface Usage {
-  readonly cpu: number;
-  readonly heap: number;
-}
-
 export type WorkerMessage =
   | { readonly t: 'ready'; readonly engine: string; readonly prelude: string; readonly stripper: string }
-  | { readonly t: 'items'; readonly x: number; readonly items: readonly GuestItem[] }
+  | { readonly t: 'items'; readonly x: number; readonly items: readonly ScriptItem[] }
   | {
       readonly t: 'step';
       readonly x: number;
-      readonly items: readonly GuestItem[];
+      readonly items: readonly ScriptItem[];
       readonly applied: number;
       readonly end: GuestEnd | undefined;
       readonly usage: Usage;
@@ -169,9 +154,9 @@ export function parseWorkerMessage(text: string): WorkerMessage {
   }
 }
 
-function items(raw: unknown): GuestItem[] {
+function items(raw: unknown): ScriptItem[] {
   if (!Array.isArray(raw)) throw new ProtocolError('items is not a list');
-  return raw.map((entry: unknown): GuestItem => {
+  return raw.map((entry: unknown): ScriptItem => {
     if (!Array.isArray(entry)) throw new ProtocolError('an item is not a list');
     switch (entry[0]) {
       case 'o':
@@ -195,7 +180,10 @@ function items(raw: unknown): GuestItem[] {
 }
 
 function guestEnd(raw: Record<string, unknown>): GuestEnd {
-  if (raw.ok === true) return { ok: true, json: string(raw.json) };
+  if (raw.ok === true) {
+    const state = raw.state === undefined ? undefined : string(raw.state);
+    return { ok: true, json: string(raw.json), state };
+  }
   return {
     ok: false,
     code: oneOf(GUEST_CODES, raw.code),

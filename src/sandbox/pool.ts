@@ -5,6 +5,7 @@
  * started or killed, an execution is given to a worker, tried again, or refused.
  */
 import { type Actor, createActor } from 'xstate';
+import type { Versions } from '../../actors/attempt.ts';
 import {
   isEmpty,
   queueLength,
@@ -17,12 +18,11 @@ import type { RetireReason } from '../../actors/worker.ts';
 import type { ResolvedPoolOptions } from '../options.ts';
 import type { Execution } from './execution.ts';
 import { type Containment, containmentOf } from './process.ts';
+import { Recycling } from './recycling.ts';
 import { Slot } from './slot.ts';
 
 /** How often busy workers are measured, in ms. */
 const INSPECT_MS = 50;
-/** Planned recycles under load may take this share of one core: a start is followed by a pause of so many starts. */
-const RECYCLE_PAUSE_FACTOR = 4;
 /** Heavy scripts remembered. */
 const MAX_HEAVY = 1_000;
 const BACKOFF = { baseDelayMs: 50, maxDelayMs: 5_000 };
@@ -68,16 +68,12 @@ export class WorkerPool {
   readonly #slots = new Map<string, Slot>();
   readonly #executions = new Map<string, Execution>();
   readonly #queueTimers = new Map<string, NodeJS.Timeout>();
-  /** Which worker a starting one will relieve, and why. */
-  readonly #relieves = new Map<string, { readonly slot: Slot; readonly reason: RetireReason }>();
   readonly #timers = new Set<NodeJS.Timeout>();
-  #due: { readonly slot: Slot; readonly reason: RetireReason }[] = [];
+  readonly #recycling: Recycling<Slot>;
   #slotCount = 0;
   #restarts = 0;
   #recycles = 0;
   #held = false;
-  #startMs = 150;
-  #lastRecycle = Number.NEGATIVE_INFINITY;
   #inspection: NodeJS.Timeout | undefined;
   #closing: Promise<void> | undefined;
   #onDrained: (() => void)[] = [];
@@ -106,6 +102,16 @@ export class WorkerPool {
       }),
       { input: { policy } },
     ).start();
+    this.#recycling = new Recycling({
+      starts: () => this.#starts,
+      busy: () => queueLength(this.#runtime.getSnapshot().context) > 0,
+      replace: (named) => {
+        named(`w${this.#slotCount + 1}`);
+        this.#tell({ type: 'worker.starting' });
+        this.#addChild();
+      },
+      later: (ms, act) => this.#later(ms, act),
+    });
     this.#ensureMinimum();
   }
 
@@ -142,6 +148,7 @@ export class WorkerPool {
       tenant: spec.tenantKey,
       key: spec.key,
       dedicated: spec.isolation === 'process',
+      alone: spec.alone,
       at: performance.now(),
     });
     if (!execution.over && !execution.started) {
@@ -220,7 +227,7 @@ export class WorkerPool {
         return this.#refuse(effect);
       case 'retry': {
         const execution = this.#executions.get(effect.id);
-        if (execution?.lost() === true) return;
+        if (execution?.lost(effect.counted) === true) return;
         this.#forget(effect.id);
         return this.#tell({ type: 'execution.withdrawn', id: effect.id });
       }
@@ -336,10 +343,7 @@ export class WorkerPool {
         gid: this.options.gid,
       },
       onReady: (ready) => this.#ready(ready),
-      onReplace: (due, reason) => {
-        this.#due.push({ slot: due, reason });
-        this.#recycleDue();
-      },
+      onReplace: (worker, reason) => this.#recycling.request({ worker, reason }),
       onExit: (gone, detail) => this.#exited(gone, detail),
       onWaiting: (at, execution, waits) =>
         this.#tell({
@@ -361,16 +365,14 @@ export class WorkerPool {
 
   #ready(slot: Slot): void {
     const startMs = performance.now() - slot.startedAt;
-    this.#startMs = startMs;
+    this.#versions = slot.versions;
     this.#ask({ type: 'child.up', slot: slot.name });
     this.#each((observer) => observer.workerReady(slot.name, slot.process.pid, startMs));
     this.#tell({ type: 'worker.ready', slot: slot.name });
-    const relieved = this.#relieves.get(slot.name);
-    if (relieved !== undefined) {
-      this.#relieves.delete(slot.name);
-      this.#recycles++;
-      this.#retire(relieved.slot, relieved.reason);
-    }
+    const relieved = this.#recycling.ready(slot.name, startMs);
+    if (relieved === undefined) return;
+    this.#recycles++;
+    this.#retire(relieved.worker, relieved.reason);
   }
 
   /** Take a worker out of service: it finishes what is aboard and stops. */
@@ -396,13 +398,13 @@ export class WorkerPool {
   }
 
   #exited(slot: Slot, detail: string): void {
-    const wasStarting = !slot.wasReady;
+    const wasStarting = slot.versions === undefined;
     const { planned, blamed } = slot;
     const reason = this.#reasons.get(slot.name);
     slot.exited();
     this.#slots.delete(slot.name);
     this.#reasons.delete(slot.name);
-    this.#due = this.#due.filter((due) => due.slot !== slot);
+    this.#recycling.gone(slot);
     this.#each((observer) =>
       observer.workerRetired(
         slot.name,
@@ -422,7 +424,7 @@ export class WorkerPool {
     );
     this.#ensureMinimum();
     if (this.#slots.size === 0) for (const done of this.#onGone.splice(0)) done();
-    this.#recycleDue();
+    this.#recycling.next();
   }
 
   #restartLater(name: string, delayMs: number): void {
@@ -438,8 +440,7 @@ export class WorkerPool {
   #coolDown(retryAfterMs: number, crashes: number): void {
     for (const _name of this.#waiting) this.#tell({ type: 'worker.abandoned' });
     this.#waiting.clear();
-    this.#due.push(...this.#relieves.values());
-    this.#relieves.clear();
+    this.#recycling.abandon();
     this.#each((observer) => observer.escalated(retryAfterMs, crashes));
     this.#tell({ type: 'runtime.failed', retryAfterMs });
     this.#later(retryAfterMs, () => {
@@ -448,31 +449,6 @@ export class WorkerPool {
       this.#ensureMinimum();
     });
   }
-
-  /** Start replacements for workers that are due: one at a time, and under load no more than a share of a core. */
-  #recycleDue(): void {
-    if (!this.#starts || this.#due.length === 0 || this.#relieves.size > 0) return;
-    const now = performance.now();
-    const busy = queueLength(this.#runtime.getSnapshot().context) > 0;
-    const wait = busy ? this.#lastRecycle + this.#startMs * (1 + RECYCLE_PAUSE_FACTOR) - now : 0;
-    if (wait > 0) {
-      if (!this.#recyclePending) {
-        this.#recyclePending = true;
-        this.#later(wait, () => {
-          this.#recyclePending = false;
-          this.#recycleDue();
-        });
-      }
-      return;
-    }
-    const due = this.#due.shift();
-    if (due === undefined) return;
-    this.#lastRecycle = now;
-    this.#relieves.set(`w${this.#slotCount + 1}`, due);
-    this.#tell({ type: 'worker.starting' });
-    this.#addChild();
-  }
-  #recyclePending = false;
 
   // ---- measuring -----------------------------------------------------------------------------------------
 
@@ -486,7 +462,7 @@ export class WorkerPool {
         this.#inspection = undefined;
         for (const slot of this.#slots.values()) slot.inspect(this.options.maxWorkerMemory);
         this.#letIdleGo();
-        this.#recycleDue();
+        this.#recycling.next();
         this.#watch();
       },
       busy ? INSPECT_MS : idleMs,
@@ -570,6 +546,22 @@ export class WorkerPool {
       else this.#onGone.push(resolve);
     });
     return this.#closing;
+  }
+
+  /** What scripts run on here, by the worker that came up last; undefined until one has. */
+  get versions(): Versions | undefined {
+    return this.#versions;
+  }
+  #versions: Versions | undefined;
+
+  /** Executions that all its workers together take at once. */
+  get capacity(): number {
+    return this.options.poolSize * this.options.maxConcurrentPerWorker;
+  }
+
+  /** Executions inside, waiting ones included. */
+  get load(): number {
+    return this.#executions.size;
   }
 
   stats(): PoolStats {

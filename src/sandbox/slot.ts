@@ -5,10 +5,12 @@
  * about anything else is dropped), and it measures the process from outside.
  */
 import { type Actor, createActor } from 'xstate';
+import type { Versions } from '../../actors/attempt.ts';
 import { isServing, type RetireReason, wasPlanned, workerMachine } from '../../actors/worker.ts';
-import type { Execution, Seat } from './execution.ts';
+import type { Execution } from './execution.ts';
 import type { WorkerMessage } from './messages.ts';
 import { WorkerProcess, type WorkerProcessOptions } from './process.ts';
+import type { Seat } from './seat.ts';
 
 /** A worker with several executions aboard that is silent for this long is killed, in ms. */
 const STALL_MS = 1_000;
@@ -57,8 +59,8 @@ export class Slot {
   /** Why this process was ended from here, if it was: nothing aboard, one execution to blame, one of several. */
   #verdict: 'none' | 'stopped' | 'blamed' | 'suspected' = 'none';
   memoryBytes = 0;
-  /** True once it could take executions. */
-  wasReady = false;
+  /** What its worker runs on; undefined until it could take executions. */
+  versions: Versions | undefined;
 
   constructor(options: SlotOptions) {
     this.name = options.name;
@@ -127,7 +129,9 @@ export class Slot {
         this.#idleSince = performance.now();
         // A short execution leaves a process as it was; reading its memory each time would cost more than it.
         if (execution.seatedMs > CALM_MS) this.#calmStale = true;
-        this.#machine.send({ type: 'execution.settled' });
+        // An execution that is ended because its worker is gone leaves after the machine has.
+        if (this.#machine.getSnapshot().status === 'active')
+          this.#machine.send({ type: 'execution.settled' });
         this.#options.onLeave(this, execution, sound);
       },
     };
@@ -225,8 +229,9 @@ export class Slot {
     if (message.t === 'pong') {
       this.#silence = undefined;
     } else if (message.t === 'ready') {
-      if (this.wasReady) return;
-      this.wasReady = true;
+      if (this.versions !== undefined) return;
+      const { engine, prelude, stripper } = message;
+      this.versions = { engine, prelude, stripper };
       this.#machine.send({ type: 'worker.ready' });
       this.#options.onReady(this);
     } else {

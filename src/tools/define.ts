@@ -65,7 +65,39 @@ export interface ToolContext {
   readonly signal: AbortSignal;
   /** The tenant on whose behalf the script runs, where the host named one. */
   readonly tenant: string | undefined;
+  /** The session whose script called; undefined in a run that has none. */
+  readonly sessionId?: string | undefined;
+  /** The fencing token of the session's owner when it sent the call: it rises with every owner. Undefined without a session. */
+  readonly epoch?: number | undefined;
+  /**
+   * Until when that owner was surely the only one, in ms since the epoch by this machine's clock. Something that
+   * must not happen under two owners is to be refused afterwards. Undefined without a session.
+   */
+  readonly notAfter?: number | undefined;
 }
+
+/** A call whose end nobody knows: its provider was lost. */
+export interface CallInDoubt {
+  /** The `ctx.idempotencyKey` that its handler was given, if it was called. */
+  readonly key: string;
+  /** What the script sent, as JSON data that no schema has checked. */
+  readonly args: unknown;
+}
+
+/**
+ * What became of a call in doubt.
+ *
+ * - `completed`: it took effect, and this is its result.
+ * - `not_started`: it took no effect and never will.
+ * - `unknown`: nobody can tell. The script gets OUTCOME_UNKNOWN.
+ */
+export type Reconciled =
+  | { readonly status: 'completed'; readonly value: unknown }
+  | { readonly status: 'not_started' }
+  | { readonly status: 'unknown' };
+
+/** Finds out what became of a call. Anything but a {@link Reconciled}, and whatever it throws, counts as `unknown`. */
+export type Reconcile = (call: CallInDoubt, ctx: ToolContext) => Reconciled | PromiseLike<Reconciled>;
 
 /** What {@link defineTool} takes. */
 export interface ToolDefinition<I extends StandardSchemaV1, O extends StandardSchemaV1> {
@@ -83,6 +115,12 @@ export interface ToolDefinition<I extends StandardSchemaV1, O extends StandardSc
   readonly timeoutMs?: number | undefined;
   /** Does the work. What it returns becomes JSON; what it throws becomes an error in the script, by name and message alone. */
   readonly handler: (args: SchemaOutput<I>, ctx: ToolContext) => SchemaInput<O> | PromiseLike<SchemaInput<O>>;
+  /**
+   * Asked what became of a call whose provider was lost, perhaps more than once and in another process than the
+   * call's; it must change nothing. Bounded by `timeoutMs` like a call; a `completed` value must pass `output`.
+   * For effect `unsafe` only: calls of the others are repeated. Default: such a call ends as OUTCOME_UNKNOWN.
+   */
+  readonly reconcile?: Reconcile | undefined;
 }
 
 /** A checked, frozen tool. Made by {@link defineTool}. */
@@ -98,10 +136,11 @@ export interface Tool {
   readonly timeoutMs: number | undefined;
   /** Takes only what `input` handed on. */
   readonly handler: (args: unknown, ctx: ToolContext) => unknown;
+  readonly reconcile?: Reconcile | undefined;
 }
 
 const EFFECTS: readonly ToolEffect[] = ['read', 'idempotent', 'unsafe'];
-const KEYS = ['name', 'description', 'input', 'output', 'effect', 'timeoutMs', 'handler'];
+const KEYS = ['name', 'description', 'input', 'output', 'effect', 'timeoutMs', 'handler', 'reconcile'];
 const MAX_TIMEOUT_MS = 3_600_000;
 const MAX_NAME_LENGTH = 128;
 // The two classes have no character in common, so matching takes linear time.
@@ -129,7 +168,7 @@ export function defineTool<
   if (typeof definition !== 'object' || definition === null || Array.isArray(definition)) {
     throw invalidArgument('tool', 'must be an object');
   }
-  const { name, description, input, output, effect, timeoutMs, handler } = definition;
+  const { name, description, input, output, effect, timeoutMs, handler, reconcile } = definition;
   const canonicalName = canonicalToolName(name);
   if (canonicalName === undefined) {
     throw invalidArgument('tool.name', `${NAME_RULE}, not ${quote(name)}`);
@@ -156,6 +195,12 @@ export function defineTool<
     );
   }
   if (typeof handler !== 'function') throw refuse('handler', 'must be a function');
+  if (reconcile !== undefined && typeof reconcile !== 'function') {
+    throw refuse('reconcile', 'must be a function');
+  }
+  if (reconcile !== undefined && (effect ?? 'unsafe') !== 'unsafe') {
+    throw refuse('reconcile', `is for effect unsafe: a call of effect ${effect} is repeated instead`);
+  }
   return Object.freeze({
     name,
     canonicalName,
@@ -166,6 +211,7 @@ export function defineTool<
     timeoutMs,
     // The dispatcher passes only what `input` handed on, which is what the handler's own type asks for.
     handler: handler as Tool['handler'],
+    reconcile,
   });
 }
 

@@ -32,6 +32,8 @@ export interface ToolCallOptions {
   readonly maxPayloadBytes: number;
   /** The execution's signal. Its abort ends the call as CANCELLED at once and reaches the handler as `ctx.signal`. */
   readonly signal: AbortSignal;
+  /** Calls `act` after so many ms and returns what calls it off. Default: the platform's timer. */
+  readonly after?: ((ms: number, act: () => void) => () => void) | undefined;
 }
 
 /** A call under way. Once `over`, its reply is settled and nothing more may be started for it. */
@@ -69,34 +71,32 @@ export function callTool(
 ): Promise<ToolReply> {
   if (options.signal.aborted) return Promise.resolve(cancelled(tool));
   const controller = tool.timeoutMs === undefined ? undefined : new AbortController();
-  const { executionId, callIndex, idempotencyKey, tenant } = call;
+  const { executionId, callIndex, idempotencyKey, tenant, sessionId, epoch, notAfter } = call;
   const signal = controller?.signal ?? options.signal;
   const state: Call = {
     tool,
-    ctx: { executionId, callIndex, idempotencyKey, tenant, signal },
+    ctx: { executionId, callIndex, idempotencyKey, tenant, sessionId, epoch, notAfter, signal },
     maxPayloadBytes: options.maxPayloadBytes,
     over: false,
   };
   const reply = perform(state, argsJson);
-  return reply instanceof Promise
-    ? bounded(state, reply, options.signal, controller)
-    : Promise.resolve(reply);
+  return reply instanceof Promise ? bounded(state, reply, options, controller) : Promise.resolve(reply);
 }
 
 /** The reply, or TIMEOUT, or CANCELLED, whichever comes first. `reply` itself never rejects. */
 function bounded(
   call: Call,
   reply: Promise<ToolReply>,
-  signal: AbortSignal,
+  { signal, after = platformTimer }: ToolCallOptions,
   controller: AbortController | undefined,
 ): Promise<ToolReply> {
   const { tool } = call;
   return new Promise((resolve) => {
-    let timer: NodeJS.Timeout | undefined;
+    let callOff: (() => void) | undefined;
     const settle = (end: ToolReply): void => {
       if (call.over) return;
       call.over = true;
-      clearTimeout(timer);
+      callOff?.();
       signal.removeEventListener('abort', cancel);
       resolve(end);
     };
@@ -107,14 +107,19 @@ function bounded(
     if (signal.aborted) return cancel();
     signal.addEventListener('abort', cancel, { once: true });
     if (tool.timeoutMs !== undefined) {
-      timer = setTimeout(() => {
+      callOff = after(tool.timeoutMs, () => {
         const message = `tool "${tool.name}" gave no answer within ${tool.timeoutMs} ms`;
         settle(failure('TIMEOUT', message));
         controller?.abort(new DOMException(message, 'TimeoutError'));
-      }, tool.timeoutMs);
+      });
     }
     void reply.then(settle);
   });
+}
+
+function platformTimer(ms: number, act: () => void): () => void {
+  const timer = setTimeout(act, ms);
+  return () => clearTimeout(timer);
 }
 
 /** Parse, check, run, check, write: synchronous for as long as every step is. Neither throws nor rejects. */

@@ -13,6 +13,9 @@ const LEAST_THROUGHPUT = 0.8;
 const LEAST_REALM_GAIN = 3;
 const MOST_LATENCY = 1.5;
 const LEAST_RECYCLING = 0.8;
+const LEAST_DURABLE = 0.6;
+const MOST_HIBERNATED_BYTES = 2_048;
+const MOST_WAKING_MS = 5;
 const LOADED = 16;
 
 export interface Verdict {
@@ -53,6 +56,23 @@ export function judge(results: Results): readonly Verdict[] {
       `requests/s, ours, recycling after 50 / never: simple, ${LOADED} at once`,
       LEAST_RECYCLING,
       recycling?.ratio.requestsPerSecond,
+    ),
+    ...['simple', 'one call, unsafe'].map((script) =>
+      atLeast(
+        `requests/s, 'session' / 'none': ${script}, ${LOADED} at once`,
+        LEAST_DURABLE,
+        results.durability?.find((row) => row.script === script)?.durable.requestsPerSecond,
+      ),
+    ),
+    atMost(
+      'bytes of a hibernated session beyond what is stored',
+      MOST_HIBERNATED_BYTES,
+      results.hibernation?.beyondBytes,
+    ),
+    atMost(
+      'ms that waking adds to an execution, medians',
+      MOST_WAKING_MS,
+      results.hibernation && results.hibernation.wakeMs - results.hibernation.warmMs,
     ),
   ];
 }

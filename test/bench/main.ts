@@ -16,7 +16,7 @@ import * as report from './report.ts';
 import type { Results } from './results.ts';
 import { answerTool } from './scripts.ts';
 import { readSettings, type Section, type Settings } from './settings.ts';
-import type { Open, Openers, SideName } from './side.ts';
+import { type Open, type Openers, type SideName, TWO_WORKERS, withSide } from './side.ts';
 import { measureStart } from './start.ts';
 import { measureThroughput } from './throughput.ts';
 
@@ -75,6 +75,20 @@ const results: Results = {
     report.reportRecycling,
   ),
   flood: await run('flood', () => measureFlood(openers, settings), report.reportFlood),
+  durability: await run(
+    'durability',
+    async () => {
+      if (ours === undefined) return undefined;
+      const { measureDurability } = await import('./sessions.ts');
+      return withSide(ours, TWO_WORKERS, (side) => measureDurability(side, settings));
+    },
+    report.reportDurability,
+  ),
+  hibernation: await run(
+    'hibernation',
+    async () => ours && (await import('./sessions.ts')).measureHibernation(settings.quick),
+    report.reportHibernation,
+  ),
 };
 const verdicts = judge(results);
 print(report.reportVerdicts(verdicts, settings));

@@ -7,6 +7,7 @@ import type { Machine } from './machine.ts';
 import type { MemoryResult } from './memory.ts';
 import type { RecyclingResult } from './recycling.ts';
 import { WAIT_MS } from './scripts.ts';
+import type { DurabilityRow, HibernationResult } from './sessions.ts';
 import type { Settings } from './settings.ts';
 import type { StartResult } from './start.ts';
 import { type Column, mebibytes, millis, ratio, table, whole } from './table.ts';
@@ -95,6 +96,45 @@ export function reportFlood({ bare, ours }: FloodResult): string {
     'A small tenant while another floods (simple, context, 1 against 128)',
     table(columns, cells),
   );
+}
+
+export function reportDurability(rows: readonly DurabilityRow[]): string {
+  const columns = [
+    left('script'),
+    ...['Enclave.run', "'none'", "'session'"].map((name) => right(`${name} req/s`)),
+    right("'none' / run"),
+    right("'session' / 'none'"),
+    ...["'none'", "'session'"].map((name) => right(`${name} p50 ms`)),
+  ];
+  const cells = rows.map(({ script, samples, durable, none }) => [
+    script,
+    whole(samples.run.requestsPerSecond),
+    whole(samples.none.requestsPerSecond),
+    whole(samples.session.requestsPerSecond),
+    ratio(none.requestsPerSecond),
+    ratio(durable.requestsPerSecond),
+    millis(samples.none.p50Ms),
+    millis(samples.session.p50Ms),
+  ]);
+  return section('Durability: 16 sessions at once, memory store (2 workers, context)', table(columns, cells));
+}
+
+export function reportHibernation(result: HibernationResult): string {
+  const columns = ['sessions', 'stored bytes each', 'beyond that', 'warm ms', 'waking ms', 'waking p99'].map(
+    right,
+  );
+  const { sessions, storedBytes, beyondBytes, warmMs, wakeMs, wakeP99Ms } = result;
+  const cells = [
+    [
+      whole(sessions),
+      whole(storedBytes),
+      whole(beyondBytes),
+      millis(warmMs),
+      millis(wakeMs),
+      millis(wakeP99Ms),
+    ],
+  ];
+  return section('Hibernated sessions', table(columns, cells));
 }
 
 /** Each criterion and whether it was met. Under five rounds the heading says that it proves nothing. */

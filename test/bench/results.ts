@@ -5,6 +5,7 @@ import type { FloodResult } from './flood.ts';
 import type { Machine } from './machine.ts';
 import type { MemoryResult } from './memory.ts';
 import type { RecyclingResult } from './recycling.ts';
+import type { DurabilityRow, HibernationResult } from './sessions.ts';
 import type { Settings } from './settings.ts';
 import type { StartResult } from './start.ts';
 import type { RowResult } from './throughput.ts';
@@ -18,4 +19,6 @@ export interface Results {
   readonly memory: MemoryResult | undefined;
   readonly recycling: readonly RecyclingResult[] | undefined;
   readonly flood: FloodResult | undefined;
+  readonly durability: readonly DurabilityRow[] | undefined;
+  readonly hibernation: HibernationResult | undefined;
 }

@@ -8,7 +8,15 @@ import { parseArgs } from 'node:util';
 import type { Level, SideName } from './side.ts';
 
 export const SIDES = ['bare', 'ours'] as const satisfies readonly SideName[];
-export const SECTIONS = ['throughput', 'start', 'memory', 'recycling', 'flood'] as const;
+export const SECTIONS = [
+  'throughput',
+  'start',
+  'memory',
+  'recycling',
+  'flood',
+  'durability',
+  'hibernation',
+] as const;
 export const LEVELS = ['execution', 'context', 'realm'] as const satisfies readonly Level[];
 
 export type Section = (typeof SECTIONS)[number];

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import type { Delivery, ScriptItem } from '../../actors/attempt.ts';
 import { Journal, type NewEntry } from '../../src/sandbox/journal.ts';
-import type { Delivery, GuestItem } from '../../src/sandbox/messages.ts';
 
-type Item = Extract<GuestItem, { kind: 'call' | 'sleep' }>;
+type Item = Extract<ScriptItem, { kind: 'call' | 'sleep' }>;
 
 const call = (index: number, name = 'tool', json = '{}'): Item => ({ kind: 'call', index, name, json });
 const sleep = (index: number, ms = 5): Item => ({ kind: 'sleep', index, ms });

@@ -125,19 +125,33 @@ describe('the directions of imports', () => {
     importsOf(src.filter(({ file }) => file.startsWith(`src/${folder}/`)));
 
   it.each([
-    ['sandbox', ['bus', 'store', 'session']],
-    ['bus', ['sandbox', 'store', 'session']],
-    ['store', ['sandbox', 'bus', 'session']],
-    ['tools', ['sandbox', 'bus', 'store', 'session']],
+    ['sandbox', ['bus', 'store', 'session', 'runtime', 'client']],
+    ['bus', ['sandbox', 'store', 'session', 'runtime', 'client', 'tools']],
+    ['store', ['sandbox', 'bus', 'session', 'runtime', 'client', 'tools']],
+    ['tools', ['sandbox', 'store', 'session', 'runtime', 'client']],
+    ['session', ['sandbox', 'runtime', 'client', 'ops']],
+    ['runtime', ['sandbox', 'store', 'session', 'client', 'ops']],
+    ['client', ['sandbox', 'store', 'session', 'runtime', 'ops']],
   ])('src/%s imports none of %j', (folder, forbidden) => {
-    const wrong = within(folder).filter(({ target }) =>
-      forbidden.some((other) => target.startsWith(`src/${other}/`)),
+    const wrong = within(folder).filter(
+      ({ target, type }) => !type && forbidden.some((other) => target.startsWith(`src/${other}/`)),
     );
     expect(show(wrong)).toEqual([]);
   });
 
+  it.each(['session', 'runtime', 'client', 'tools'])(
+    'src/%s knows the bus and the store by their ports only',
+    (folder) => {
+      const wrong = within(folder).filter(
+        ({ target }) =>
+          /^src\/(?:bus|store)\//.test(target) && !/^src\/(?:bus\/bus|store\/store)\.ts$/.test(target),
+      );
+      expect(show(wrong)).toEqual([]);
+    },
+  );
+
   it('no folder of src/ imports the public API from below', () => {
-    const roots = ['index', 'enclave', 'enclavepool', 'adapter', 'system'].map((name) => `src/${name}.ts`);
+    const roots = ['index', 'enclave', 'enclavepool', 'adapter', 'poolsandbox', 'system'].map((name) => `src/${name}.ts`);
     const wrong = importsOf(src.filter(({ file }) => file.split('/').length > 2)).filter(({ target }) =>
       roots.includes(target),
     );
@@ -183,7 +197,7 @@ describe('third parties', () => {
     amaro: 'src/sandbox/child/strip.ts',
     '@jridgewell/sourcemap-codec': 'src/sandbox/child/strip.ts',
     'prom-client': 'src/ops/metrics.ts',
-    uuid: 'src/enclave.ts',
+    uuid: 'src/ids.ts',
   };
   const values = importsOf(ours).filter((each) => isPackage(each) && !each.type && each.target !== 'xstate');
 

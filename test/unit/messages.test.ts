@@ -33,7 +33,10 @@ describe('a message of a worker', () => {
       usage: { cpu: 1.5, heap: 2 },
     });
     expect(parse({ ...STEP, s: { items: [], end: { ok: true, json: '1', code: 'x' } } })).toMatchObject({
-      end: { ok: true, json: '1' },
+      end: { ok: true, json: '1', state: undefined },
+    });
+    expect(parse({ ...STEP, s: { items: [], end: { ok: true, json: '', state: '{}' } } })).toMatchObject({
+      end: { ok: true, json: '', state: '{}' },
     });
     expect(parse({ ...STOPPED, extra: 1 })).toEqual({
       t: 'stopped',
@@ -107,6 +110,7 @@ describe('a message of a worker', () => {
     ['an end', { ...STEP, s: { items: [], end: null } }],
     ['an end', { ...STEP, s: { items: [], end: [] } }],
     ['an end', { ...STEP, s: { items: [], end: { ok: true, json: { a: 1 } } } }],
+    ['a state', { ...STEP, s: { items: [], end: { ok: true, json: '', state: {} } } }],
     ['an end', { ...STEP, s: { items: [], end: { ...END, ok: 1, code: 'EXECUTION_TIMEOUT' } } }],
     ['an end', { ...STEP, s: { items: [], end: { ...END, code: 'constructor' } } }],
     ['an end', { ...STEP, s: { items: [], end: { ...END, message: undefined } } }],

@@ -26,6 +26,8 @@ interface Run {
   place: Place;
   slot: string;
   phase: 'running' | 'waiting';
+  /** It was submitted as one that must be alone. */
+  readonly lonely: boolean;
   /** It runs now because it was suspected. */
   alone: boolean;
   ends: number;
@@ -97,7 +99,7 @@ class World {
   #clock = 0;
   #names = 0;
   /** What the machine must do with the executions of a worker that is being lost. */
-  #verdicts = new Map<string, 'retry' | 'alone' | 'quarantine'>();
+  #verdicts = new Map<string, 'retry' | 'alone' | 'counted' | 'quarantine'>();
   #refusal: 'QUARANTINED' | undefined;
   readonly #dedicatedToo: boolean;
 
@@ -140,13 +142,14 @@ class World {
       case 'refuse': {
         const run = this.#run(effect.id);
         const expected = this.#refusal ?? (this.snapshot.value === 'open' ? 'OVERLOADED' : effect.code);
-        expect([run.place, effect.code]).toEqual(['mailbox', expected]);
+        expect([run.place, effect.code]).toEqual([run.lonely ? 'suspected' : 'mailbox', expected]);
         this.runs.delete(effect.id); // It was never admitted.
         return;
       }
       case 'retry': {
         const verdict = this.#verdicts.get(effect.id);
-        expect(effect.alone ? 'alone' : 'retry').toBe(verdict);
+        expect(effect.counted ? 'counted' : effect.alone ? 'alone' : 'retry').toBe(verdict);
+        if (effect.counted) expect(effect.alone).toBe(true); // R4
         this.#verdicts.delete(effect.id);
         const run = this.#run(effect.id);
         run.place = effect.alone ? 'suspected' : 'mailbox';
@@ -283,14 +286,16 @@ class World {
 
   submit(pick: number, other: number): void {
     const tenant = ['a', 'b', 'c', '__proto__'][pick % 4] ?? '';
+    const lonely = Math.floor(other / 3) % 4 === 0;
     const run: Run = {
       id: `x${++this.#names}`,
       tenant,
       key: `${tenant}#${other % 3}`,
       dedicated: this.#dedicatedToo && Math.floor(pick / 4) % 3 === 0,
-      place: 'mailbox',
+      place: lonely ? 'suspected' : 'mailbox',
       slot: '',
       phase: 'running',
+      lonely,
       alone: false,
       ends: 0,
     };
@@ -300,9 +305,9 @@ class World {
     this.#refusal = refused && this.#clock - crashed.at < QUARANTINE_MS ? 'QUARANTINED' : undefined;
     if (this.snapshot.value !== 'open') this.#refusal = undefined;
     const before = new Map([...this.#passed].map(([name, passed]) => [name, new Map(passed)]));
-    this.#startsToWait(run);
+    if (!lonely) this.#startsToWait(run);
     const { id, key, dedicated } = run;
-    this.tell({ type: 'execution.submitted', id, tenant, key, dedicated, at: this.#clock });
+    this.tell({ type: 'execution.submitted', id, tenant, key, dedicated, alone: lonely, at: this.#clock });
     if (this.#refusal !== undefined) expect(this.runs.has(id)).toBe(false);
     if (!this.runs.has(id)) {
       this.#passed.clear();
@@ -312,6 +317,8 @@ class World {
     // R2: what is admitted while nothing more fits was dispatched at once.
     if (this.runs.get(id)?.place === 'mailbox')
       expect(this.at('mailbox').length).toBeLessThanOrEqual(this.limits.maxQueueLength);
+    if (lonely && this.runs.get(id)?.place === 'suspected')
+      expect(this.at('mailbox', 'suspected').length).toBeLessThanOrEqual(this.limits.maxQueueLength);
   }
 
   ready(): void {
@@ -340,7 +347,7 @@ class World {
       const counts = before !== undefined && this.#clock - before.at < QUARANTINE_MS;
       const count = (counts ? before.count : 0) + 1;
       this.#crashes.set(only.key, { count, at: this.#clock });
-      if (count >= this.limits.quarantineAfter) this.#verdicts.set(only.id, 'quarantine'); // R4
+      this.#verdicts.set(only.id, count >= this.limits.quarantineAfter ? 'quarantine' : 'counted'); // R4
     }
     for (const run of aboard) run.place = 'ended'; // Until the machine says otherwise.
     this.tell({ type: 'worker.lost', slot, blamed, at: this.#clock });
@@ -398,6 +405,9 @@ class World {
     );
     for (const [slot, ids] of real) expect(seen[slot]?.toSorted()).toEqual(ids.toSorted()); // R1
     expect(Object.keys(seen).length).toBe(real.length);
+    if (context.suspects.size === 0 && !context.failed)
+      for (const { held, slot } of context.workers)
+        expect(held).toBe(this.aboard(slot).some(({ alone }) => alone)); // Nothing is kept free for nobody.
     for (const { aboard, running } of context.workers)
       expect(running).toBe(aboard.filter(({ phase }) => phase === 'running').length);
   }

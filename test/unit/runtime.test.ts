@@ -28,6 +28,9 @@ const submit = (id: string, at = 0): RuntimeEvent => ({
 });
 /** One at level 'process'. */
 const submitOwn = (id: string): RuntimeEvent => ({ ...submit(id), dedicated: true }) as RuntimeEvent;
+/** One that must be alone aboard from the start. */
+const submitAlone = (id: string, dedicated = false): RuntimeEvent =>
+  ({ ...submit(id), alone: true, dedicated }) as RuntimeEvent;
 /** The script of `key` again, under another id. */
 const again = (id: string, key: string, at = 0): RuntimeEvent => ({ ...submit(id, at), key }) as RuntimeEvent;
 const withdraw = (id: string): RuntimeEvent => ({ type: 'execution.withdrawn', id });
@@ -53,7 +56,12 @@ const CLOSE: RuntimeEvent = { type: 'runtime.close' };
 const START: RuntimeEffect = { type: 'startWorker' };
 const DRAINED: RuntimeEffect = { type: 'drained' };
 const dispatch = (id: string, slot = 'w1'): RuntimeEffect => ({ type: 'dispatch', id, slot });
-const retry = (id: string, alone: boolean): RuntimeEffect => ({ type: 'retry', id, alone });
+const retry = (id: string, alone: boolean, counted = false): RuntimeEffect => ({
+  type: 'retry',
+  id,
+  alone,
+  counted,
+});
 const fail = (id: string, code: 'WORKER_CRASHED' | 'CLOSED', retryAfterMs: number): RuntimeEffect => ({
   type: 'fail',
   id,
@@ -384,7 +392,7 @@ const crashes: readonly Row[] = [
       again('x2', 'x1', 1 + QUARANTINE_MS),
       lose('x1', 2 + QUARANTINE_MS),
     ],
-    effects: [retry('x2', true), START],
+    effects: [retry('x2', true, true), START],
     queued: 1,
   },
   {
@@ -397,7 +405,7 @@ const crashes: readonly Row[] = [
       again('x2', 'x1'),
       lose('x1', 1),
     ],
-    effects: [retry('x2', true), START],
+    effects: [retry('x2', true, true), START],
     queued: 1,
   },
   {
@@ -416,6 +424,110 @@ const crashes: readonly Row[] = [
     claim: 'withdraws a suspect',
     events: [ready(), submit('a1'), lose(), withdraw('a1'), ready('w2')],
     effects: [],
+  },
+];
+
+const alone: readonly Row[] = [
+  {
+    claim: 'counts the crash of the only one aboard, and says so',
+    events: [ready(), submit('a1'), lose()],
+    effects: [retry('a1', true, true), START],
+    queued: 1,
+  },
+  {
+    claim: 'dispatches what must be alone to an empty worker at once',
+    events: [ready('w1'), ready('w2'), submit('a1'), submitAlone('b1')],
+    effects: [dispatch('b1', 'w2')],
+  },
+  {
+    claim: 'puts nothing aboard with what was submitted alone',
+    limits: { maxWorkers: 1 },
+    events: [ready(), submitAlone('a1'), submit('b1')],
+    effects: [],
+    queued: 1,
+  },
+  {
+    claim: 'goes on with the others when what was submitted alone has ended',
+    limits: { maxWorkers: 1 },
+    events: [ready(), submitAlone('a1'), submit('b1'), settle('a1')],
+    effects: [dispatch('b1')],
+  },
+  {
+    claim: 'lets a worker run empty for what must be alone',
+    limits: { maxWorkers: 1 },
+    events: [ready(), submit('a1'), submitAlone('b1'), submit('c1')],
+    effects: [],
+    queued: 2,
+  },
+  {
+    claim: 'dispatches what must be alone when the worker has run empty',
+    limits: { maxWorkers: 1 },
+    events: [ready(), submit('a1'), submitAlone('b1'), submit('c1'), settle('a1')],
+    effects: [dispatch('b1')],
+    queued: 1,
+  },
+  {
+    claim: 'fills a worker again when what it was emptied for is withdrawn',
+    limits: { maxWorkers: 1 },
+    events: [ready(), submit('a1'), submitAlone('b1'), submit('c1'), withdraw('b1')],
+    effects: [dispatch('c1')],
+  },
+  {
+    claim: 'fills a worker again when what it was emptied for found another',
+    events: [
+      ready('w1'),
+      ready('w2'),
+      ...['a1', 'b1', 'c1', 'd1'].map((id) => submit(id)),
+      submitAlone('e1'), // w1 is being emptied for it.
+      settle('b1', 'w2'),
+      settle('d1', 'w2'),
+      submit('f1'),
+    ],
+    effects: [dispatch('f1', 'w1')],
+  },
+  {
+    claim: 'asks for a worker for what must be alone',
+    events: [submitAlone('a1')],
+    effects: [START],
+    queued: 1,
+  },
+  {
+    claim: 'gives what must be alone at level process a worker of its own',
+    limits: { maxWorkers: 2 },
+    events: [ready('w1'), submit('b1'), settle('b1', 'w1'), submitAlone('a1', true), ready('w2')],
+    effects: [dispatch('a1', 'w2')],
+  },
+  {
+    claim: 'lets an idle worker make room although a suspect further back could use it',
+    limits: { maxWorkers: 1 },
+    events: [
+      ready(),
+      submitAlone('a1', true),
+      submitAlone('b1', true),
+      submitAlone('a2', true),
+      settle('a1'),
+    ],
+    effects: [{ type: 'retireWorker', slot: 'w1' }],
+    queued: 2,
+  },
+  {
+    claim: 'refuses what must be alone when the queue is full',
+    limits: { maxWorkers: 1, maxQueueLength: 1, maxConcurrentPerWorker: 1 },
+    events: [ready(), submit('a1'), submit('b1'), submitAlone('c1')],
+    effects: [refuse('c1', 'OVERLOADED', { position: 2 })],
+    queued: 1,
+  },
+  {
+    claim: 'takes what must be alone although nothing may wait, if a worker is empty',
+    limits: { maxQueueLength: 0 },
+    events: [ready(), submitAlone('a1')],
+    effects: [dispatch('a1')],
+  },
+  {
+    claim: 'refuses what must be alone if its script is in quarantine',
+    limits: { quarantineAfter: 1 },
+    events: [ready('x1'), submit('x1'), lose('x1'), { ...again('x2', 'x1'), alone: true } as RuntimeEvent],
+    effects: [refuse('x2', 'QUARANTINED', { retryAfterMs: QUARANTINE_MS })],
   },
 ];
 
@@ -499,7 +611,7 @@ const endings: readonly Row[] = [
 ];
 
 describe('a runtime', () => {
-  it.each([...admission, ...placement, ...own, ...crashes, ...endings])(
+  it.each([...admission, ...placement, ...own, ...crashes, ...alone, ...endings])(
     '$claim',
     ({ limits, events, effects, queued = 0, state = 'open' }) => {
       expect(run(events, limits)).toMatchObject({ effects, queued, state });

@@ -76,6 +76,7 @@ export class Attempt {
       start.tenant,
       start.memoryBytes,
       start.threaded,
+      start.config.state !== undefined,
       this.#occupant,
     );
   }
@@ -140,10 +141,11 @@ export class Attempt {
     const { config, input, deliveries } = this.#start;
     const full = stripped.map === undefined ? config : { ...config, map: stripped.map };
     const { call, hard } = this.#room.cell;
+    const stateful = config.state !== undefined;
     // Only a threaded script streams, and only `URL` asks the host.
     const needsHost = this.#start.threaded || hard || stripped.code.includes('URL');
     this.#entries = [
-      ['begin', stripped.code, input, JSON.stringify(full), needsHost ? call : undefined, hard],
+      ['begin', stripped.code, input, JSON.stringify(full), needsHost ? call : undefined, hard, stateful],
     ];
     for (const delivery of deliveries) this.#entries.push(['deliver', ...delivery]);
   }

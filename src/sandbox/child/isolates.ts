@@ -35,6 +35,8 @@ export interface Cell {
   readonly isolate: ivm.Isolate;
   readonly limitMiB: number;
   readonly hard: boolean;
+  /** Its scripts have a `state`: a hardened global cannot get one later, nor lose it. Tells nothing unless `hard`. */
+  stateful: boolean;
   /** The guest's one call to the host; it reaches whoever is being entered. */
   readonly call: ivm.Callback;
   /** Whose scripts run in it; undefined while it is blank. */
@@ -84,14 +86,16 @@ export class IsolateCache {
     tenant: string,
     memoryBytes: number,
     alone: boolean,
+    stateful: boolean,
     occupant: Occupant,
   ): Room {
     const limitMiB = Math.max(8, Math.ceil(memoryBytes / MiB));
     const hard = isolation === 'realm';
     const kept = isolation === 'context' || hard;
     const cell =
-      (kept ? this.#find(tenant, limitMiB, hard, alone) : undefined) ?? this.#fresh(limitMiB, hard);
+      (kept ? this.#find(tenant, limitMiB, hard, alone, stateful) : undefined) ?? this.#fresh(limitMiB, hard);
     cell.tenant = tenant;
+    cell.stateful = stateful;
     cell.occupants.add(occupant);
     if (isolation === 'context' && !alone && !this.#cells.includes(cell)) this.#cells.push(cell);
     const room = cell.spare ?? furnish(cell);
@@ -136,11 +140,18 @@ export class IsolateCache {
   }
 
   /** A tenant's isolate that may take one more, now the most recently used. */
-  #find(tenant: string, limitMiB: number, hard: boolean, alone: boolean): Cell | undefined {
+  #find(
+    tenant: string,
+    limitMiB: number,
+    hard: boolean,
+    alone: boolean,
+    stateful: boolean,
+  ): Cell | undefined {
     for (let index = this.#cells.length - 1; index >= 0; index--) {
       const cell = this.#cells[index];
       if (cell === undefined || cell.tenant !== tenant || cell.limitMiB !== limitMiB || cell.hard !== hard)
         continue; // C1
+      if (hard && cell.stateful !== stateful) continue;
       if (cell.full || ((alone || hard) && cell.occupants.size > 0)) continue; // C2
       this.#cells.splice(index, 1);
       // Whoever must be alone takes the isolate out of the others' sight.
@@ -169,6 +180,7 @@ export class IsolateCache {
       }),
       limitMiB,
       hard,
+      stateful: false,
       call: new ivm.Callback(
         (op: unknown, text: unknown) => cell.current?.onCall(String(op), String(text)) ?? '',
         {

@@ -27,6 +27,10 @@ export interface GuestConfig {
   /** Hand output over as soon as it is written, not at the end of the entry. */
   readonly stream: boolean;
   readonly map?: LineMap;
+  /** JSON of an object that the script sees as `state`. Without it there is no such global. */
+  readonly state?: string | undefined;
+  /** What the script leaves in `state` as JSON, in UTF-16 units at most. */
+  readonly maxStateBytes?: number | undefined;
 }
 
 /** What `take` answers first: it goes on, ended, is no JavaScript, is nothing that compiles, or missed the host. */
@@ -74,6 +78,8 @@ export function installExecution(
   const anything = /^/;
   const matchAnything = RegExp.prototype.exec;
   const setRegExpInput = Object.getOwnPropertyDescriptor(RegExp, 'input')?.set as (value: string) => void;
+  const { defineProperty } = Object;
+  const OPENING_BRACE = 0x7b;
   const FLUSH_AT = 16_384;
   const MAX_SLEEPS = 1_000;
 
@@ -96,13 +102,23 @@ export function installExecution(
   let maxResult = 0;
   let maxPayload = 0;
   let stream = false;
+  /** The state as the script found it, as JSON; undefined if it has none. */
+  let stateFound: string | undefined;
+  let state: unknown;
+  let maxState = 0;
 
   const branded = (kind: string, message: string): Error => {
     const error = new NativeError(message);
     define(
       error,
       'name',
-      kind === 'UNKNOWN_TOOL' ? 'UnknownToolError' : kind === 'TOOL_ERROR' ? 'ToolError' : 'EnclaveError',
+      kind === 'UNKNOWN_TOOL'
+        ? 'UnknownToolError'
+        : kind === 'OUTCOME_UNKNOWN'
+          ? 'OutcomeUnknownError'
+          : kind === 'TOOL_ERROR'
+            ? 'ToolError'
+            : 'EnclaveError',
     );
     apply(kindSet as never, kinds, [error, kind]);
     return error;
@@ -302,7 +318,7 @@ export function installExecution(
   define(global, 'tools', branch(''));
 
   let input: unknown;
-  Object.defineProperty(global, 'input', {
+  defineProperty(global, 'input', {
     configurable: true,
     enumerable: false,
     get: () => input,
@@ -310,6 +326,18 @@ export function installExecution(
       input = value;
     },
   });
+
+  /** Only before the first entry: a hardened global takes no new name, and never lets go of one. */
+  const exposeState = (): void => {
+    defineProperty(global, 'state', {
+      configurable: true,
+      enumerable: false,
+      get: () => state,
+      set: (value: unknown) => {
+        state = value;
+      },
+    });
+  };
 
   const finish = (json: string): void => {
     if (!running) return;
@@ -359,7 +387,29 @@ export function installExecution(
         branded('RESULT_LIMIT_EXCEEDED', `The returned value is larger than maxResultBytes (${maxResult})`),
       );
     }
-    finish(`{"ok":true,"json":${stringify(json)}}`);
+    const left = stateLeft();
+    if (left === undefined) return;
+    finish(`{"ok":true,"json":${stringify(json)}${left}}`);
+  };
+  /** The member of the end that tells a changed state; '' where there is none, undefined if the state is refused. */
+  const stateLeft = (): string | undefined => {
+    if (stateFound === undefined) return '';
+    let json: string | undefined;
+    try {
+      json = stringify(state);
+    } catch (error) {
+      fail(branded('SERIALIZATION_ERROR', `\`state\` is not JSON: ${whyNot(error)}`));
+      return undefined;
+    }
+    if (json === undefined || apply(charCode as never, json, [0]) !== OPENING_BRACE) {
+      fail(branded('SERIALIZATION_ERROR', '`state` is not a JSON object'));
+      return undefined;
+    }
+    if (json.length > maxState) {
+      fail(branded('STATE_LIMIT_EXCEEDED', `\`state\` is larger than maxStateBytes (${maxState})`));
+      return undefined;
+    }
+    return json === stateFound ? '' : `,"state":${stringify(json)}`;
   };
 
   const begin = (source: string, inputJson: string, configJson: string): void => {
@@ -386,6 +436,9 @@ export function installExecution(
     stream = config.stream;
     running = true;
     input = inputJson === '' ? undefined : parse(inputJson);
+    stateFound = config.state;
+    state = stateFound === undefined ? undefined : parse(stateFound);
+    maxState = config.maxStateBytes ?? 0;
     let body: () => Promise<unknown>;
     try {
       // The constructor parses the body by itself, so that no text can close the function around it.
@@ -438,6 +491,9 @@ export function installExecution(
         return '';
       case 'take':
         return take();
+      case 'state':
+        exposeState();
+        return '';
       default:
         return '';
     }

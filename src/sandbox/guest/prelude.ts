@@ -51,12 +51,13 @@ const enter = (${installExecution.toString()})(global, kit, host, {
 }, ${JSON.stringify(SCRIPT_NAME)});
 const harden = (${installHarden.toString()})(global, kit);
 let open = false;
-Object.defineProperty(global, ${JSON.stringify(ENTER)}, { configurable: true, enumerable: false, value: (op, a, b, c, d, hard) => {
+Object.defineProperty(global, ${JSON.stringify(ENTER)}, { configurable: true, enumerable: false, value: (op, a, b, c, d, hard, stateful) => {
   if (open) return enter(op, a, b, c, d);
   open = true;
   delete global[${JSON.stringify(ENTER)}];
   host.call = d;
   sources.settle();
+  if (stateful) enter('state');
   if (hard) {
     loadWeb();
     loadConsole();

@@ -1,0 +1,257 @@
+/** What callers of the client may say, and what of it is refused. */
+import { invalidArgument } from '../errors.ts';
+import { type ResolvedSessionLimits, resolveSessionLimits, type SessionLimitOptions } from '../options.ts';
+import type { CreateSession, Durability } from '../protocol.ts';
+import { ID } from '../subjects.ts';
+import { canonicalToolName, NAME_RULE } from '../tools/define.ts';
+import type { ClientDefaults } from './context.ts';
+
+type Isolation = CreateSession['isolation'];
+
+export interface SpawnOptions {
+  /** `[A-Za-z0-9_-]{1,64}`. ALREADY_EXISTS if it is taken. Default: a new UUID version 7. */
+  readonly id?: string | undefined;
+  /** What placement and routing rules see. At most 64; keys of 1 to 256 characters, values of 0 to 256. Default: none. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** The only tools that its scripts may call, by name. Default: all. */
+  readonly tools?: readonly string[] | undefined;
+  /** The session expires after this long without activity, never during an execution, in ms. Default 0, which is never; else 1,000 to 2,592,000,000 (30 days). Afterwards: EXPIRED. */
+  readonly ttlMs?: number | undefined;
+  /** Limits of its executions that do not set their own. Default: the system's. */
+  readonly limits?: SessionLimitOptions | undefined;
+  /** How far its executions are kept apart from others. Default: the system's. `'realm'` only with `durability: 'none'`. */
+  readonly isolation?: Isolation | undefined;
+  /** What `state` is at first: a JSON object, at most `maxStateBytes`. Default `{}`. */
+  readonly state?: object | undefined;
+  /** `'session'`: it survives its owner. `'none'`: it is lost with its owner, and faster. Default `'session'`. */
+  readonly durability?: Durability | undefined;
+  /** Executions that run at once; further ones wait. Default 1; 1 to 64. */
+  readonly maxConcurrentExecutions?: number | undefined;
+}
+
+export interface ExecuteOptions {
+  /** JSON data that the script sees as `input`. At most `maxToolPayloadBytes` as JSON. Default: undefined. */
+  readonly input?: unknown;
+  /** Names the execution: `[A-Za-z0-9_-]{1,64}`. As long as the session remembers it (`keepExecutions`), the same id with the same content is the same execution; with other content COMMAND_CONFLICT. Default: a new id. */
+  readonly commandId?: string | undefined;
+  /** When the command was first issued, in ms since the epoch. Give it with a `commandId` that may be sent again after a restart: then one that the session no longer remembers is refused as COMMAND_EXPIRED, and not run a second time. Default: now. */
+  readonly issuedAt?: number | undefined;
+  /** Limits of this execution, over the session's. */
+  readonly limits?: SessionLimitOptions | undefined;
+  /** Cancels the execution when it is aborted. */
+  readonly signal?: AbortSignal | undefined;
+  /** Seeds `Math.random` in the script. Default: a random seed. */
+  readonly seed?: string | number | undefined;
+}
+
+export interface EventsOptions {
+  /** The first event wanted; at least 1. TRUNCATED, with `details.firstSeq`, if it is no longer kept. Default: the next one. */
+  readonly fromSeq?: number | undefined;
+  /** Ends the iteration, without an error. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface AllEventsOptions extends EventsOptions {
+  /** Only this session's, with all that `session.events()` promises. Default: all sessions, live and at most once. */
+  readonly sessionId?: string | undefined;
+  /** Only these types; at least one. Default: all. */
+  readonly types?: readonly string[] | undefined;
+}
+
+export interface MigrateOptions {
+  /** The broker that is to own it. Default: any other. */
+  readonly to?: string | undefined;
+}
+
+const SPAWN_KEYS = [
+  'id',
+  'labels',
+  'tools',
+  'ttlMs',
+  'limits',
+  'isolation',
+  'state',
+  'durability',
+  'maxConcurrentExecutions',
+];
+const EXECUTE_KEYS = ['input', 'commandId', 'issuedAt', 'limits', 'signal', 'seed'];
+const ISOLATIONS: readonly Isolation[] = ['process', 'execution', 'context', 'realm'];
+const DURABILITIES: readonly Durability[] = ['none', 'session'];
+const MAX_LABELS = 64;
+const MAX_LABEL_LENGTH = 256;
+const MIN_TTL_MS = 1_000;
+const MAX_TTL_MS = 30 * 86_400_000;
+const MAX_CONCURRENT = 64;
+const ID_RULE = 'must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -';
+
+/** Everything of a new session but its names. */
+export type SpawnRequest = Omit<CreateSession, 'session' | 'creation'>;
+
+/** Throws INVALID_ARGUMENT naming the key. */
+export function resolveSpawn(options: SpawnOptions, defaults: ClientDefaults): SpawnRequest {
+  checkKeys(options, SPAWN_KEYS);
+  if (options.id !== undefined) checkId(options.id, 'options.id');
+  const limits = resolveSessionLimits(options.limits, defaults.limits, 'options.limits');
+  const durability = oneOf(options.durability, DURABILITIES, 'options.durability') ?? 'session';
+  const isolation = oneOf(options.isolation, ISOLATIONS, 'options.isolation') ?? defaults.isolation;
+  if (isolation === 'realm' && durability !== 'none') {
+    throw invalidArgument(
+      'options.isolation',
+      "'realm' needs durability 'none': what scripts leave behind in a realm that they share is not replayed",
+    );
+  }
+  const { maxConcurrentExecutions = 1, ttlMs = 0 } = options;
+  if (ttlMs !== 0) checkWhole(ttlMs, MIN_TTL_MS, MAX_TTL_MS, 'options.ttlMs', '0 (never), or ');
+  checkWhole(maxConcurrentExecutions, 1, MAX_CONCURRENT, 'options.maxConcurrentExecutions');
+  return {
+    labels: labelsOf(options.labels),
+    tools: toolsOf(options.tools),
+    ttlMs,
+    limits,
+    isolation,
+    durability,
+    maxConcurrentExecutions,
+    state: stateJson(options.state, limits.maxStateBytes),
+  };
+}
+
+/** What an execution is given, but its names and its seed. Throws INVALID_ARGUMENT naming the key. */
+export function resolveExecute(
+  code: string,
+  options: ExecuteOptions,
+  base: ResolvedSessionLimits,
+): { readonly input: string; readonly limits: ResolvedSessionLimits } {
+  if (typeof code !== 'string') throw invalidArgument('code', `must be a string, not ${typeof code}`);
+  checkKeys(options, EXECUTE_KEYS);
+  if (options.commandId !== undefined) checkId(options.commandId, 'options.commandId');
+  const { issuedAt } = options;
+  if (issuedAt !== undefined && (!Number.isSafeInteger(issuedAt) || issuedAt < 0))
+    throw invalidArgument('options.issuedAt', 'must be a time in whole ms since the epoch');
+  checkSignal(options.signal);
+  const limits = resolveSessionLimits(options.limits, base, 'options.limits');
+  return { limits, input: inputJson(options.input, limits.maxToolPayloadBytes) };
+}
+
+/** Throws INVALID_ARGUMENT naming the key. */
+export function checkEvents(options: EventsOptions): void {
+  checkKeys(options, ['fromSeq', 'signal']);
+  checkFrom(options);
+}
+
+/** Throws INVALID_ARGUMENT naming the key. */
+export function checkAllEvents(options: AllEventsOptions): void {
+  checkKeys(options, ['sessionId', 'types', 'fromSeq', 'signal']);
+  const { sessionId, types, fromSeq } = options;
+  if (sessionId !== undefined) checkId(sessionId, 'options.sessionId');
+  else if (fromSeq !== undefined)
+    throw invalidArgument('options.fromSeq', 'needs a sessionId: events are numbered per session');
+  checkFrom(options);
+  if (types === undefined) return;
+  if (!Array.isArray(types) || types.length === 0)
+    throw invalidArgument('options.types', 'must be an array of event types');
+  for (const [index, type] of types.entries()) checkId(type, `options.types[${index}]`);
+}
+
+/** Throws INVALID_ARGUMENT naming the key. */
+export function checkMigrate(options: MigrateOptions): void {
+  checkKeys(options, ['to']);
+  if (options.to !== undefined) checkId(options.to, 'options.to');
+}
+
+/** Throws INVALID_ARGUMENT naming `key`, unless it may be part of a subject. */
+export function checkId(id: unknown, key: string): void {
+  if (typeof id !== 'string' || !ID.test(id)) throw invalidArgument(key, ID_RULE);
+}
+
+function checkKeys(options: object, known: readonly string[]): void {
+  if (typeof options !== 'object' || options === null || Array.isArray(options))
+    throw invalidArgument('options', 'must be an object');
+  for (const key of Object.keys(options)) {
+    if (!known.includes(key))
+      throw invalidArgument(`options.${key}`, `unknown option; known ones are ${known.join(', ')}`);
+  }
+}
+
+function checkFrom({ fromSeq, signal }: EventsOptions): void {
+  if (fromSeq !== undefined) checkWhole(fromSeq, 1, Number.MAX_SAFE_INTEGER, 'options.fromSeq');
+  checkSignal(signal);
+}
+
+function checkSignal(signal: unknown): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw invalidArgument('options.signal', 'must be an AbortSignal');
+}
+
+function checkWhole(value: unknown, min: number, max: number, key: string, or = ''): void {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max)
+    throw invalidArgument(key, `must be ${or}a whole number from ${min} to ${max}, not ${String(value)}`);
+}
+
+function oneOf<T extends string>(value: T | undefined, known: readonly T[], key: string): T | undefined {
+  if (value !== undefined && !known.includes(value))
+    throw invalidArgument(key, `must be one of ${known.join(', ')}, not ${String(value)}`);
+  return value;
+}
+
+function labelsOf(labels: unknown): Readonly<Record<string, string>> {
+  if (labels === undefined) return {};
+  if (!isRecord(labels)) throw invalidArgument('options.labels', 'must be an object of strings');
+  const entries = Object.entries(labels);
+  if (entries.length > MAX_LABELS)
+    throw invalidArgument('options.labels', `has more than ${MAX_LABELS} entries`);
+  for (const [name, value] of entries) {
+    if (name === '' || name.length > MAX_LABEL_LENGTH)
+      throw invalidArgument('options.labels', `has a key that is not of 1 to ${MAX_LABEL_LENGTH} characters`);
+    if (typeof value !== 'string' || value.length > MAX_LABEL_LENGTH)
+      throw invalidArgument(
+        `options.labels.${name}`,
+        `must be a string of 0 to ${MAX_LABEL_LENGTH} characters`,
+      );
+  }
+  // Entries, not a spread: "__proto__" is a key like any other.
+  return Object.fromEntries(entries) as Record<string, string>;
+}
+
+function toolsOf(tools: readonly string[] | undefined): readonly string[] | undefined {
+  if (tools === undefined) return undefined;
+  if (!Array.isArray(tools)) throw invalidArgument('options.tools', 'must be an array of tool names');
+  const names = tools.map((name: string, index) => {
+    const canonical = canonicalToolName(name);
+    if (canonical === undefined) throw invalidArgument(`options.tools[${index}]`, NAME_RULE);
+    return canonical;
+  });
+  return [...new Set(names)];
+}
+
+function stateJson(state: unknown, maxBytes: number): string {
+  if (state === undefined) return '{}';
+  if (!isRecord(state)) throw invalidArgument('options.state', 'must be a JSON object');
+  const json = jsonOf(state, 'options.state');
+  if (!json.startsWith('{')) throw invalidArgument('options.state', 'must be a JSON object');
+  if (Buffer.byteLength(json) > maxBytes)
+    throw invalidArgument('options.state', `is larger than maxStateBytes (${maxBytes})`);
+  return json;
+}
+
+function inputJson(input: unknown, maxBytes: number): string {
+  if (input === undefined) return '';
+  const json = jsonOf(input, 'options.input');
+  if (Buffer.byteLength(json) > maxBytes)
+    throw invalidArgument('options.input', `is larger than maxToolPayloadBytes (${maxBytes})`);
+  return json;
+}
+
+function jsonOf(value: unknown, key: string): string {
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(value);
+  } catch (error) {
+    throw invalidArgument(key, 'is not JSON data', error);
+  }
+  if (json === undefined) throw invalidArgument(key, `is not JSON data but a ${typeof value}`);
+  return json;
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,26 @@
+/** The pool of worker processes as the sandbox of a runtime. */
+import type { Versions } from '../actors/attempt.ts';
+import type { RunningAttempt, Sandbox, SandboxSpec } from './runtime/sandbox.ts';
+import { SessionAttempt } from './sandbox/attempt.ts';
+import type { WorkerPool } from './sandbox/pool.ts';
+
+export class PoolSandbox implements Sandbox {
+  readonly #pool: WorkerPool;
+
+  constructor(pool: WorkerPool) {
+    this.#pool = pool;
+  }
+
+  start(spec: SandboxSpec): RunningAttempt {
+    return new SessionAttempt(this.#pool, { ...spec, maxReplayBytes: this.#pool.options.maxReplayBytes });
+  }
+
+  get versions(): Versions | undefined {
+    return this.#pool.versions;
+  }
+
+  get capacity(): number {
+    const { poolSize, maxConcurrentPerWorker } = this.#pool.options;
+    return poolSize * maxConcurrentPerWorker;
+  }
+}

@@ -1,0 +1,332 @@
+/**
+ * What clients, brokers, runtimes and tool providers say to each other over the bus. Every body is JSON data.
+ *
+ * Delivery: a `publish` may be lost, a `request` may be answered and its answer lost. So everything here is either
+ * repeated until it is acknowledged, or asked for again by the side that misses it; and everything is recognised
+ * when it comes twice.
+ */
+import type { AttemptEnd, Delivery, ScriptItem, Versions } from '../actors/attempt.ts';
+import type { Outcome } from './errors.ts';
+import type { ResolvedSessionLimits, SessionLimitOptions } from './options.ts';
+import type { Isolation } from './sandbox/messages.ts';
+
+/** The answer to every request. `epoch` is the owner's, 0 where no session is meant; an answer of a lower epoch than one that was seen is dropped. */
+export type Reply<T> =
+  | { readonly ok: true; readonly value: T; readonly epoch: number }
+  | { readonly ok: false; readonly error: ReplyError; readonly epoch: number };
+
+export interface ReplyError {
+  readonly code: string;
+  readonly message: string;
+  readonly retryable: boolean;
+  readonly outcome: Outcome;
+  readonly details?: Readonly<Record<string, unknown>> | undefined;
+}
+
+// ---- client → brokers ------------------------------------------------------------------------------------
+
+/** `broker.session_create`. Repeating it with the same `creation` is answered as the first time. */
+export interface CreateSession {
+  readonly session: string;
+  /** Names this creation. */
+  readonly creation: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Canonical names of the only tools that its scripts may call; undefined for all. */
+  readonly tools: readonly string[] | undefined;
+  /** 0 for never. */
+  readonly ttlMs: number;
+  readonly limits: SessionLimits;
+  readonly isolation: Isolation;
+  readonly durability: Durability;
+  readonly maxConcurrentExecutions: number;
+  /** The first `state`, as JSON of an object. */
+  readonly state: string;
+}
+
+export type Durability = 'none' | 'session';
+
+/** What an execution of a session may use: what a run may, and what only sessions have. */
+export type SessionLimits = ResolvedSessionLimits;
+
+/** `broker.session_activate`: see that somebody owns the session. Answered when its owner can be reached. */
+export interface ActivateSession {
+  readonly session: string;
+  /** The highest epoch that the asker has seen. */
+  readonly minEpoch: number;
+}
+export interface Activated {
+  readonly session: string;
+  /** The broker that owns it; undefined while nobody can be told: ask again after `retryAfterMs`. */
+  readonly broker: string | undefined;
+  readonly retryAfterMs: number;
+}
+
+/** `broker.session_info`, `broker.session_result`: asked where nobody owns the session. */
+export interface AskSession {
+  readonly session: string;
+  /** Of `session_result` and `journal_read`. */
+  readonly execution?: string | undefined;
+}
+
+/** `broker.events_read`. */
+export interface ReadEvents {
+  readonly session: string;
+  readonly fromSeq: number;
+  readonly limit: number;
+}
+export interface EventsRead {
+  /** As JSON. Empty, with `firstSeq` above the number asked for, where the log was trimmed. */
+  readonly events: readonly string[];
+  readonly firstSeq: number;
+  readonly seq: number;
+}
+
+/** `broker.journal_read`: what a rerun needs. */
+export interface JournalRead {
+  readonly source: string;
+  readonly input: string;
+  readonly state: string;
+  readonly seed: readonly [number, number, number, number];
+  readonly startTime: number;
+  readonly limits: SessionLimits;
+  readonly versions: Versions | undefined;
+  readonly calls: readonly {
+    readonly index: number;
+    readonly kind: 'call' | 'sleep';
+    readonly name: string;
+    readonly args: string;
+  }[];
+  readonly deliveries: readonly Delivery[];
+  /** The ExecutionResult as JSON; undefined while it runs. */
+  readonly result: string | undefined;
+}
+
+// ---- client → owner (`session.<id>.cmd`) -----------------------------------------------------------------
+
+export type SessionCommand =
+  /** The execution's id is the command's. Repeated: answered as the first time. Other content under the same id: COMMAND_CONFLICT. */
+  | {
+      readonly t: 'execute';
+      readonly execution: string;
+      /** When the client first issued it, by its own clock, in ms since the epoch. Older than what is remembered: COMMAND_EXPIRED. */
+      readonly issuedAt: number;
+      readonly source: string;
+      /** JSON, or '' for none. */
+      readonly input: string;
+      /** Over the session's. */
+      readonly limits: SessionLimitOptions | undefined;
+      readonly seed: readonly [number, number, number, number];
+      /** Where the result is told as soon as it is committed (at most once): {@link ResultTold}. */
+      readonly tell: string;
+    }
+  | { readonly t: 'cancel'; readonly execution: string; readonly reason: string }
+  | { readonly t: 'result'; readonly execution: string }
+  | { readonly t: 'info' }
+  /** What `events_read` and `journal_read` ask an owner who keeps them in memory only. */
+  | { readonly t: 'events'; readonly fromSeq: number; readonly limit: number }
+  | { readonly t: 'journal'; readonly execution: string }
+  /** To a broker by id, or to any other. Answered with {@link Activated}. Owned in a later epoch than `fromEpoch` it has moved already, and stays. */
+  | { readonly t: 'migrate'; readonly to: string | undefined; readonly fromEpoch: number | undefined }
+  | { readonly t: 'hibernate' }
+  | { readonly t: 'close' }
+  | { readonly t: 'delete' };
+
+/** The answer to `execute`. */
+export interface Accepted {
+  readonly execution: string;
+  /** The ExecutionResult as JSON, if it has ended already. */
+  readonly result: string | undefined;
+}
+/** The answer to `cancel`: what the first commit decided. */
+export interface Cancelled {
+  /** False: it had ended before. */
+  readonly cancelled: boolean;
+}
+/** The answer to `result`. */
+export interface ResultAnswer {
+  readonly status: 'running' | 'ended' | 'unknown';
+  /** The ExecutionResult as JSON, if `ended`. */
+  readonly result: string | undefined;
+}
+/** Published to `client.<id>.result`. */
+export interface ResultTold {
+  readonly session: string;
+  readonly execution: string;
+  readonly result: string;
+}
+/** The answer to `info`. */
+export interface SessionInfoAnswer {
+  readonly session: string;
+  readonly status: SessionStatus;
+  readonly epoch: number;
+  readonly broker: string | undefined;
+  /** The runtime that runs its script, or ran the last one. */
+  readonly runtime: string | undefined;
+  readonly seq: number;
+  readonly version: number;
+  /** JSON. */
+  readonly state: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly durability: Durability;
+  /** The executions that are remembered, oldest first. */
+  readonly executions: readonly { readonly id: string; readonly status: ExecutionStatus }[];
+}
+export type SessionStatus =
+  | 'starting'
+  | 'idle'
+  | 'executing'
+  | 'waiting'
+  | 'hibernated'
+  | 'migrating'
+  | 'closed'
+  | 'expired';
+export type ExecutionStatus = 'queued' | 'running' | 'parked' | 'succeeded' | 'failed';
+
+/** `broker.<id>.cmd`: take this session over; answered with {@link Activated}. */
+export interface AdoptSession {
+  readonly t: 'adopt';
+  readonly session: string;
+  readonly minEpoch: number;
+}
+
+// ---- owner → runtime (`runtime.<id>.cmd`) ----------------------------------------------------------------
+
+export type RuntimeCommand =
+  /** A request, answered with {@link OfferAnswer}. An attempt is offered once. */
+  | Offer
+  /** Hand these over, in order; `from` is the number of the first, from 1. `ack`: reports up to this number are committed. */
+  | {
+      readonly t: 'deliver';
+      readonly attempt: string;
+      readonly epoch: number;
+      readonly from: number;
+      readonly deliveries: readonly Delivery[];
+      readonly ack: number;
+    }
+  | { readonly t: 'ack'; readonly attempt: string; readonly epoch: number; readonly ack: number }
+  /** End it; nothing more is reported. */
+  | { readonly t: 'stop'; readonly attempt: string; readonly epoch: number }
+  /** A request, answered with {@link ProbeAnswer}. If it is not there, it will never be accepted afterwards. */
+  | { readonly t: 'probe'; readonly attempt: string; readonly session: string; readonly epoch: number };
+
+export interface Offer {
+  readonly t: 'offer';
+  readonly session: string;
+  readonly epoch: number;
+  readonly attempt: string;
+  readonly execution: string;
+  readonly source: string;
+  readonly input: string;
+  readonly state: string;
+  readonly seed: readonly [number, number, number, number];
+  /** What the script's clock starts at, in ms since the epoch. */
+  readonly startTime: number;
+  readonly limits: SessionLimits;
+  readonly isolation: Isolation;
+  /** It is suspected of having killed a worker: nothing else may be aboard its worker. */
+  readonly alone: boolean;
+  /** An earlier attempt had been handed something: limits of CPU and wall time are tripled. */
+  readonly replay: boolean;
+  /** Deliveries that follow at once, by `deliver`: the script is given them without pause. */
+  readonly deliveries: readonly Delivery[];
+  /** Refuse as ENGINE_MISMATCH unless they are yours. */
+  readonly versions: Versions | undefined;
+}
+export interface OfferAnswer {
+  readonly versions: Versions | undefined;
+}
+export interface ProbeAnswer {
+  readonly running: boolean;
+  /** Deliveries received so far, without a gap. */
+  readonly received: number;
+}
+
+/** runtime → owner (`session.<id>.in.<attempt>`). Numbered from 1 per attempt; sent again until acknowledged. */
+export interface Report {
+  readonly t: 'report';
+  readonly attempt: string;
+  readonly execution: string;
+  readonly runtime: string;
+  readonly n: number;
+  /** Deliveries received so far, without a gap. */
+  readonly received: number;
+  readonly items: readonly ScriptItem[];
+  /** The script was handed everything received and waits. */
+  readonly waiting: boolean;
+  readonly end: AttemptEnd | undefined;
+}
+
+/** `runtime.<id>.heartbeat`. */
+export interface RuntimeHeartbeat {
+  readonly runtime: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Attempts that it takes at most, and has. */
+  readonly capacity: number;
+  readonly load: number;
+  readonly draining: boolean;
+  readonly versions: Versions | undefined;
+  readonly intervalMs: number;
+}
+
+/** `broker.<id>.heartbeat`. */
+export interface BrokerHeartbeat {
+  readonly broker: string;
+  readonly sessions: number;
+  readonly draining: boolean;
+  readonly intervalMs: number;
+}
+
+// ---- owner ↔ tool provider -------------------------------------------------------------------------------
+
+/** `tool.<name>`, a request: run it. Answered when it is taken on; the end is published to the session. */
+export interface CallTool {
+  readonly t: 'call' | 'reconcile';
+  /** `session/execution/index`: the idempotency key. */
+  readonly key: string;
+  readonly session: string;
+  readonly execution: string;
+  readonly index: number;
+  /** As the script wrote it. */
+  readonly name: string;
+  /** JSON, or '' for none. */
+  readonly args: string;
+  readonly epoch: number;
+  /** How long the owner's lease lasted when it sent this, in ms from the arrival. */
+  readonly notAfterMs: number;
+  readonly maxPayloadBytes: number;
+}
+export interface CallTaken {
+  readonly provider: string;
+}
+
+/** provider → owner (`session.<id>.in.tools`), sent again until acknowledged. */
+export type ProviderMessage =
+  | {
+      readonly t: 'ended';
+      readonly key: string;
+      readonly provider: string;
+      readonly end: CallEnd;
+      readonly durationMs: number;
+    }
+  /** Asked for by `probe`: it runs here. */
+  | { readonly t: 'alive'; readonly key: string; readonly provider: string };
+
+/** How a call, or the question what became of it, ended. */
+export type CallEnd =
+  | { readonly ok: true; readonly json: string }
+  | { readonly ok: false; readonly code: string; readonly message: string }
+  /** Of a reconciliation: it never happened, or nobody can tell. */
+  | { readonly ok: 'not_started' }
+  | { readonly ok: 'unknown' };
+
+/** owner → provider (`provider.<id>.cmd`, or `provider.probe` for a probe of all). */
+export type ProviderCommand =
+  | { readonly t: 'ack'; readonly keys: readonly string[] }
+  /** Nobody waits for it any more: its signal is aborted. */
+  | { readonly t: 'cancel'; readonly key: string }
+  /** Who has one of these answers the session with `alive` or `ended`. As a request to one provider: {@link ProbedCalls}. */
+  | { readonly t: 'probe'; readonly keys: readonly string[] };
+export interface ProbedCalls {
+  /** Those that it does not have. */
+  readonly missing: readonly string[];
+}

@@ -1,0 +1,268 @@
+/**
+ * One attempt at an execution, between its owner and its sandbox.
+ *
+ * Invariants:
+ *  A1  What its owner sent in a lower epoch than the highest that was seen is not obeyed.
+ *  A2  The sandbox is given every delivery once, in the order of their numbers.
+ *  A3  Reports are numbered without a gap, and what the sandbox told is in exactly one of them, in its order,
+ *      unless the attempt ends as `lost`.
+ *  A4  Exactly one report has an end, and it is the last one.
+ *  A5  What is not acknowledged is bounded: by `maxUnacknowledgedBytes` and the last report.
+ */
+import type { AttemptEnd, Delivery, ScriptItem } from '../../actors/attempt.ts';
+import type { Clock } from '../clock.ts';
+import type { Offer, Report } from '../protocol.ts';
+import { Outbox, sizeOf } from './outbox.ts';
+import type { RunningAttempt, Sandbox, SandboxSpec } from './sandbox.ts';
+
+/** What an attempt needs of its host. */
+export interface AttemptPort {
+  /** The runtime's id. */
+  readonly runtime: string;
+  readonly clock: Clock;
+  readonly maxUnacknowledgedBytes: number;
+  /** Send it if possible. False only if it is larger than the bus carries. Never throws. */
+  send(subject: string, report: Report): boolean;
+  /** The bytes that are kept for the owner have changed by this much. */
+  kept(bytes: number): void;
+  /** Its script does not run any more. */
+  ended(): void;
+}
+
+const NOTHING: readonly ScriptItem[] = [];
+const LOST: AttemptEnd = { kind: 'lost', alone: false };
+
+export class Attempt {
+  readonly id: string;
+  readonly #execution: string;
+  readonly #subject: string;
+  readonly #port: AttemptPort;
+  readonly #outbox = new Outbox();
+  #running: RunningAttempt | undefined;
+  /** `ended`: its script is over, and its owner has yet to acknowledge that. `gone`: nothing is told any more. */
+  #phase: 'running' | 'ended' | 'gone' = 'running';
+  #epoch: number;
+  /** Deliveries received without a gap, and how many of them the latest report told of. */
+  #received: number;
+  #told = 0;
+  /** The number of the latest report. */
+  #n = 0;
+  /** What the next report will tell. */
+  #items = NOTHING;
+  #waiting = false;
+  /** A report is due at the end of this turn. */
+  #due = false;
+  /** An end was told in the place of something that no message could hold (A4). */
+  #over = false;
+
+  constructor(offer: Offer, subject: string, port: AttemptPort) {
+    this.id = offer.attempt;
+    this.#execution = offer.execution;
+    this.#subject = subject;
+    this.#port = port;
+    this.#epoch = offer.epoch;
+    this.#received = offer.deliveries.length;
+  }
+
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  get running(): boolean {
+    return this.#phase === 'running';
+  }
+
+  /** Its end was acknowledged. */
+  /** Deliveries received so far, without a gap. */
+  get received(): number {
+    return this.#received;
+  }
+
+  get settled(): boolean {
+    return this.#phase === 'ended' && this.#outbox.size === 0;
+  }
+
+  /** Something is kept until it is acknowledged. */
+  get owes(): boolean {
+    return this.#outbox.size > 0;
+  }
+
+  start(sandbox: Sandbox, spec: Omit<SandboxSpec, 'onReport' | 'onEnd'>): void {
+    const running = sandbox.start({
+      ...spec,
+      onReport: (items, waiting) => this.#take(items, waiting),
+      onEnd: (end) => this.#end(end),
+    });
+    if (this.#phase === 'running') this.#running = running;
+  }
+
+  /** Whether what was sent in this epoch is obeyed; then nothing older is (A1). */
+  admits(epoch: number): boolean {
+    if (epoch < this.#epoch) return false;
+    this.#epoch = epoch;
+    return true;
+  }
+
+  // ---- what the owner says -------------------------------------------------------------------------------
+
+  /** Deliveries, `from` being the number of the first (A2). */
+  deliver(from: number, deliveries: readonly Delivery[]): void {
+    if (this.#phase !== 'running') return;
+    const next = this.#received + 1;
+    // The next report says what was received: the owner sees what to send.
+    if (from > next) return this.#tellSoon();
+    const fresh = from === next ? deliveries : deliveries.slice(next - from);
+    if (fresh.length > 0) {
+      this.#received += fresh.length;
+      this.#waiting = false;
+      this.#running?.deliver(fresh);
+    } else if (deliveries.length > 0 && this.#told < this.#received) {
+      // Sent again because no report has told yet that they came.
+      this.#tellSoon();
+    }
+  }
+
+  /** Reports up to this number are committed. */
+  acknowledge(n: number): void {
+    const before = this.#outbox.bytes;
+    this.#outbox.acknowledge(n, this.#port.clock.monotonic());
+    this.#port.kept(this.#outbox.bytes - before);
+  }
+
+  /** A new owner, or one that doubts: it gets everything that is not acknowledged, now. */
+  reattach(): void {
+    const now = this.#port.clock.monotonic();
+    this.#outbox.touch(now);
+    this.#resend(now, 0);
+  }
+
+  // ---- what the host does --------------------------------------------------------------------------------
+
+  /** Send again what was sent `ageMs` ago or earlier. Returns for how long its owner has been silent, in ms. */
+  sweep(now: number, ageMs: number): number {
+    this.#resend(now, ageMs);
+    return this.#outbox.silence(now);
+  }
+
+  /** End it without a word. */
+  stop(): void {
+    const { running } = this;
+    this.#phase = 'gone';
+    this.#port.kept(-this.#outbox.bytes);
+    this.#outbox.clear();
+    if (running) this.#leave()?.stop();
+  }
+
+  /** End it here, so that its owner has it replayed elsewhere. */
+  abandon(): void {
+    if (this.#phase !== 'running') return;
+    this.#phase = 'ended';
+    this.#leave()?.stop();
+    this.#flush(LOST);
+  }
+
+  // ---- what the sandbox says -----------------------------------------------------------------------------
+
+  #take(items: readonly ScriptItem[], waiting: boolean): void {
+    if (this.#phase !== 'running') return;
+    // What was published is the receivers' too: a new array each time.
+    if (items.length > 0) this.#items = this.#items.length === 0 ? items : [...this.#items, ...items];
+    this.#waiting = waiting;
+    this.#tellSoon();
+  }
+
+  #end(end: AttemptEnd): void {
+    if (this.#phase !== 'running') return;
+    this.#phase = 'ended';
+    this.#leave();
+    this.#flush(end);
+  }
+
+  /** The script is over. */
+  #leave(): RunningAttempt | undefined {
+    const running = this.#running;
+    this.#running = undefined;
+    this.#port.ended();
+    return running;
+  }
+
+  // ---- reports -------------------------------------------------------------------------------------------
+
+  /** Once per turn, so that a script without calls costs one report, with its output and its end. */
+  #tellSoon(): void {
+    if (this.#due) return;
+    this.#due = true;
+    this.#port.clock.soon(() => {
+      this.#due = false;
+      // An end has brought it with it.
+      if (this.#phase === 'running') this.#flush(undefined);
+    });
+  }
+
+  #flush(end: AttemptEnd | undefined): void {
+    const items = this.#items;
+    this.#items = NOTHING;
+    this.#report(items, end === undefined && this.#waiting, end, end !== undefined);
+  }
+
+  /** Make, send and keep a report. `last`: it is the attempt's last one, or a part of that. */
+  #report(items: readonly ScriptItem[], waiting: boolean, end: AttemptEnd | undefined, last: boolean): void {
+    const bytes = sizeOf(items, end);
+    if (!last && this.owes && this.#outbox.bytes + bytes > this.#port.maxUnacknowledgedBytes)
+      return this.abandon(); // A5: the owner is gone, or does not keep up.
+    const report: Report = {
+      t: 'report',
+      attempt: this.id,
+      execution: this.#execution,
+      runtime: this.#port.runtime,
+      n: this.#n + 1,
+      received: this.#received,
+      items,
+      waiting,
+      end,
+    };
+    if (!this.#port.send(this.#subject, report) && this.#shorten(report, last)) return;
+    this.#n++;
+    this.#told = this.#received;
+    this.#outbox.add(report, bytes, this.#port.clock.monotonic());
+    this.#port.kept(bytes);
+  }
+
+  /** A report larger than the bus carries becomes several, or an end that says so. False if it is as short as can be. */
+  #shorten({ items, waiting, end }: Report, last: boolean): boolean {
+    const [item] = items;
+    if (items.length + (end === undefined ? 0 : 1) > 1) {
+      const half = Math.ceil(items.length / 2);
+      this.#report(items.slice(0, half), false, undefined, last);
+      // The first half may have ended it, by being too large itself.
+      if (last ? !this.#over : this.#phase === 'running') this.#report(items.slice(half), waiting, end, last);
+      return true;
+    }
+    if (item === undefined && end?.kind !== 'returned') return false;
+    const running = this.#phase === 'running';
+    this.#phase = 'ended';
+    if (running) this.#leave()?.stop();
+    this.#over = true;
+    this.#report(NOTHING, false, tooLarge(item, end), true);
+    return true;
+  }
+
+  #resend(now: number, ageMs: number): void {
+    for (const report of this.#outbox.again(now, ageMs)) this.#port.send(this.#subject, report);
+  }
+}
+
+/** The end of a script that said something that no message can hold. */
+function tooLarge(item: ScriptItem | undefined, end: AttemptEnd | undefined): AttemptEnd {
+  const failed = (code: string, what: string): AttemptEnd => ({
+    kind: 'failed',
+    code,
+    name: 'EnclaveError',
+    message: `${what} larger than one message of the bus can be`,
+    stack: '',
+    usage: end?.kind === 'returned' ? end.usage : { cpu: 0, heap: 0 },
+  });
+  if (item === undefined) return failed('RESULT_LIMIT_EXCEEDED', 'The result and the new state are');
+  if (item.kind === 'call') return failed('SERIALIZATION_ERROR', 'The arguments of a tool call are');
+  return failed('OUTPUT_LIMIT_EXCEEDED', 'One line of output is');
+}

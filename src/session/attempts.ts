@@ -1,0 +1,306 @@
+/**
+ * A session's side of its attempts: offers them to runtimes, hands deliveries over, acknowledges reports, and finds
+ * out whether one still lives.
+ *
+ * Invariants:
+ *  O1  What is handed over was committed, and goes in the order of its numbers; what the runtime has not told to have
+ *      received is sent again.
+ *  O2  A report is acknowledged after the commit of the step that took it in, never before.
+ *  O3  An attempt counts as lost only when nobody can run it any more: its runtime answers that it does not have
+ *      it (and will never accept it), or is gone, or is silent for {@link SILENT_PROBES} probes.
+ */
+import { type Bus, BusError } from '../bus/bus.ts';
+import type { Clock } from '../clock.ts';
+import type { Offer, OfferAnswer, ProbeAnswer, Reply, Report } from '../protocol.ts';
+import type { Subjects } from '../subjects.ts';
+import type { Directory } from './directory.ts';
+
+/** Longest wait for the answer to an offer or a probe, in ms. */
+const ANSWER_MS = 1_000;
+/** Deliveries that are not told to have been received are sent again after this, in ms. */
+const RESEND_MS = 1_000;
+/** An attempt that nothing was heard of for this long is asked for, though its runtime lives, in ms. */
+const QUIET_MS = 5_000;
+/** Probes without an answer after which a runtime that sends no heartbeats either is taken for dead. */
+const SILENT_PROBES = 3;
+/** Bytes of deliveries in one message. */
+const BATCH_BYTES = 256 * 1024;
+
+export interface Link {
+  readonly execution: string;
+  readonly attempt: string;
+  readonly runtime: string;
+  state: 'offering' | 'running';
+  /** Reports taken in, and those whose steps are committed. */
+  taken: number;
+  committed: number;
+  acknowledged: number;
+  /** Deliveries sent, and those that the runtime told to have received. */
+  sent: number;
+  received: number;
+  sentAt: number;
+  heardAt: number;
+  probing: boolean;
+  silent: number;
+}
+
+export interface AttemptsOptions {
+  readonly session: string;
+  readonly epoch: number;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly subjects: Subjects;
+  readonly directory: Directory;
+  /** True while this owner may act. */
+  readonly mayAct: () => boolean;
+  readonly makeOffer: (execution: string, attempt: string) => Offer | undefined;
+  /** Committed deliveries of an execution after the first `count`. */
+  readonly deliveries: (execution: string, count: number) => Offer['deliveries'];
+  readonly onRefused: (execution: string, attempt: string, code: string, message: string) => void;
+  readonly onLost: (execution: string, attempt: string) => void;
+}
+
+export class Attempts {
+  readonly #options: AttemptsOptions;
+  readonly #links = new Map<string, Link>();
+  #stopped = false;
+
+  constructor(options: AttemptsOptions) {
+    this.#options = options;
+  }
+
+  /** Forget everything and say nothing more. */
+  stop(): void {
+    this.#stopped = true;
+    this.#links.clear();
+  }
+
+  get(attempt: string): Link | undefined {
+    return this.#links.get(attempt);
+  }
+
+  // ---- effects -------------------------------------------------------------------------------------------
+
+  async offer(execution: string, attempt: string, runtime: string): Promise<void> {
+    const { bus, subjects, directory, makeOffer } = this.#options;
+    const offer = this.#acts() ? makeOffer(execution, attempt) : undefined;
+    if (offer === undefined) return;
+    const link = this.#open(execution, attempt, runtime, 'offering');
+    link.sent = offer.deliveries.length;
+    let answer: Reply<OfferAnswer>;
+    try {
+      answer = (await bus.request(subjects.runtimeCmd(runtime), offer, {
+        timeoutMs: ANSWER_MS,
+      })) as Reply<OfferAnswer>;
+    } catch (error) {
+      if (!this.#current(link)) return;
+      const code = error instanceof BusError ? error.code : 'UNAVAILABLE';
+      // It may have been accepted: only the runtime can tell.
+      if (code === 'TIMEOUT') return this.probe(execution, attempt, runtime);
+      if (code === 'NO_RESPONDERS') directory.drop(runtime);
+      const permanent = code === 'PAYLOAD_TOO_LARGE' ? 'RESULT_LIMIT_EXCEEDED' : 'NO_RUNTIME';
+      return this.#refused(link, permanent, `The runtime ${runtime} could not be reached`);
+    }
+    if (!this.#current(link)) return;
+    if (answer.ok) return this.#accepted(link);
+    directory.noteOffer(runtime, -1);
+    this.#refused(link, answer.error.code, answer.error.message);
+  }
+
+  /** Ask whether it still runs; if so take it over. */
+  async probe(execution: string, attempt: string, runtime: string): Promise<void> {
+    const { bus, subjects, session, epoch, directory, clock } = this.#options;
+    const link = this.#links.get(attempt) ?? this.#open(execution, attempt, runtime, 'offering');
+    if (link.probing || !this.#acts()) return;
+    link.probing = true;
+    try {
+      const answer = (await bus.request(
+        subjects.runtimeCmd(runtime),
+        { t: 'probe', attempt, session, epoch },
+        { timeoutMs: ANSWER_MS },
+      )) as Reply<ProbeAnswer>;
+      link.probing = false;
+      if (!this.#current(link)) return;
+      link.silent = 0;
+      if (answer.ok && answer.value.running) {
+        link.received = Math.max(link.received, answer.value.received);
+        link.sent = Math.max(link.sent, link.received);
+        return this.#accepted(link);
+      }
+      if (!answer.ok) return; // A later owner spoke to it: the next commit here will be fenced.
+      this.#lost(link); // O3
+    } catch (error) {
+      link.probing = false;
+      if (!this.#current(link)) return;
+      link.silent++;
+      if (error instanceof BusError && error.code === 'NO_RESPONDERS') {
+        directory.drop(runtime);
+        return this.#lost(link); // O3
+      }
+      if (link.silent >= SILENT_PROBES && !directory.isThere(runtime)) return this.#lost(link); // O3
+      clock.after(ANSWER_MS / 2, () => {
+        if (this.#current(link)) void this.probe(execution, attempt, runtime);
+      });
+    }
+  }
+
+  /** Hand over what was committed and not sent. */
+  deliver(execution: string): void {
+    for (const link of this.#links.values()) {
+      if (link.execution === execution && link.state === 'running') this.#send(link);
+    }
+  }
+
+  /** Let go of it: its end is known, or does not matter any more. */
+  release(attempt: string, runtime: string): void {
+    if (this.#links.delete(attempt)) this.#options.directory.noteOffer(runtime, -1);
+    this.#tell(runtime, { t: 'stop', attempt, epoch: this.#options.epoch });
+  }
+
+  // ---- what comes ----------------------------------------------------------------------------------------
+
+  /** Whether a report is to be taken in now. Answers those that come too early, twice, or from somewhere else. */
+  admit(report: Report): Link | undefined {
+    const { clock, epoch } = this.#options;
+    const link = this.#links.get(report.attempt);
+    if (link === undefined) {
+      this.#tell(report.runtime, { t: 'stop', attempt: report.attempt, epoch });
+      return undefined;
+    }
+    link.heardAt = clock.monotonic();
+    link.silent = 0;
+    if (report.received > link.received) link.received = report.received;
+    if (link.state === 'offering') this.#accepted(link);
+    if (report.n <= link.taken) {
+      if (report.n <= link.committed)
+        this.#tell(link.runtime, { t: 'ack', attempt: link.attempt, epoch, ack: link.committed });
+      return undefined;
+    }
+    if (report.n !== link.taken + 1) return undefined;
+    link.taken = report.n;
+    return link;
+  }
+
+  /** The steps that took in these reports are committed (O2). */
+  committed(attempt: string, n: number): void {
+    const link = this.#links.get(attempt);
+    if (link !== undefined && n > link.committed) link.committed = n;
+  }
+
+  /** Acknowledge what a delivery did not acknowledge already. */
+  acknowledge(): void {
+    const { epoch } = this.#options;
+    for (const link of this.#links.values()) {
+      if (link.committed <= link.acknowledged) continue;
+      link.acknowledged = link.committed;
+      this.#tell(link.runtime, { t: 'ack', attempt: link.attempt, epoch, ack: link.committed });
+    }
+  }
+
+  /** Send again what was lost, and ask after those that are silent. */
+  sweep(): void {
+    const { clock, directory, deliveries } = this.#options;
+    const now = clock.monotonic();
+    if (!this.#acts()) return;
+    for (const link of this.#links.values()) {
+      if (link.state !== 'running') continue;
+      const overdue = directory.isOverdue(link.runtime) && now - link.heardAt > ANSWER_MS;
+      if (overdue || now - link.heardAt > QUIET_MS) {
+        link.heardAt = now;
+        void this.probe(link.execution, link.attempt, link.runtime);
+      }
+      if (now - link.sentAt < RESEND_MS || link.received >= link.sent) continue;
+      if (deliveries(link.execution, link.received).length === 0) continue;
+      link.sent = link.received;
+      this.#send(link);
+    }
+  }
+
+  // ---- inside --------------------------------------------------------------------------------------------
+
+  #open(execution: string, attempt: string, runtime: string, state: Link['state']): Link {
+    const now = this.#options.clock.monotonic();
+    const link: Link = {
+      execution,
+      attempt,
+      runtime,
+      state,
+      taken: 0,
+      committed: 0,
+      acknowledged: 0,
+      sent: 0,
+      received: 0,
+      sentAt: now,
+      heardAt: now,
+      probing: false,
+      silent: 0,
+    };
+    this.#links.set(attempt, link);
+    return link;
+  }
+
+  /** After a take-over: what the owner before this one had taken in and committed. */
+  restore(execution: string, attempt: string, runtime: string, reports: number): void {
+    const link = this.#open(execution, attempt, runtime, 'offering');
+    link.taken = reports;
+    link.committed = reports;
+  }
+
+  #accepted(link: Link): void {
+    if (link.state === 'running') return;
+    link.state = 'running';
+    link.heardAt = this.#options.clock.monotonic();
+    this.#send(link);
+  }
+
+  #send(link: Link): void {
+    const { deliveries, epoch, clock } = this.#options;
+    const waiting = deliveries(link.execution, link.sent);
+    let from = 0;
+    while (from < waiting.length) {
+      let to = from;
+      for (let bytes = 0; to < waiting.length && (to === from || bytes < BATCH_BYTES); to++)
+        bytes += waiting[to]?.[2].length ?? 0;
+      link.acknowledged = link.committed;
+      this.#tell(link.runtime, {
+        t: 'deliver',
+        attempt: link.attempt,
+        epoch,
+        from: link.sent + 1,
+        deliveries: waiting.slice(from, to),
+        ack: link.committed,
+      });
+      link.sent += to - from;
+      link.sentAt = clock.monotonic();
+      from = to;
+    }
+  }
+
+  #refused(link: Link, code: string, message: string): void {
+    this.#links.delete(link.attempt);
+    this.#options.onRefused(link.execution, link.attempt, code, message);
+  }
+
+  #lost(link: Link): void {
+    this.#links.delete(link.attempt);
+    this.#options.onLost(link.execution, link.attempt);
+  }
+
+  #acts(): boolean {
+    return !this.#stopped && this.#options.mayAct();
+  }
+
+  #current(link: Link): boolean {
+    return this.#acts() && this.#links.get(link.attempt) === link;
+  }
+
+  #tell(runtime: string, body: object): void {
+    const { bus, subjects } = this.#options;
+    if (!this.#acts()) return;
+    try {
+      bus.publish(subjects.runtimeCmd(runtime), body);
+    } catch (error) {
+      if (!(error instanceof BusError)) throw error; // What did not arrive is sent again.
+    }
+  }
+}

@@ -1,0 +1,67 @@
+/** A session as a new owner finds it in the store. */
+import type { SessionStateValue } from '../../actors/session.ts';
+import type { SessionContext } from '../../actors/sessiondata.ts';
+import type { SessionInfoAnswer, SessionLimits } from '../protocol.ts';
+import type { Isolation } from '../sandbox/messages.ts';
+import type { SessionRecord, Store } from '../store/store.ts';
+import type { LiveExecution } from './actor.ts';
+import { SessionJournal } from './journal.ts';
+import { decodeSnapshot } from './snapshot.ts';
+
+export interface LoadedSession {
+  readonly snapshot: { readonly value: SessionStateValue; readonly context: SessionContext };
+  readonly state: string;
+  readonly meta: {
+    readonly tools: readonly string[] | undefined;
+    readonly isolation: Isolation;
+    readonly limits: SessionLimits;
+  };
+  readonly live: ReadonlyMap<string, LiveExecution>;
+}
+
+export async function loadSession(
+  store: Store,
+  record: SessionRecord,
+  fields: Readonly<Record<string, string>>,
+): Promise<LoadedSession> {
+  const snapshot = decodeSnapshot(record.snapshot);
+  const { tools, isolation, limits } = JSON.parse(fields.meta ?? '{}') as LoadedSession['meta'];
+  const live = new Map<string, LiveExecution>();
+  for (const { id } of snapshot.context.executions) {
+    const spec = JSON.parse(fields[`spec:${id}`] ?? '{}') as Pick<LiveExecution, 'seed' | 'limits'>;
+    live.set(id, {
+      source: fields[`source:${id}`] ?? '',
+      input: fields[`input:${id}`] ?? '',
+      seed: spec.seed,
+      limits: spec.limits,
+      base: fields[`base:${id}`],
+      journal: SessionJournal.read(await store.readJournal(record.session, id)),
+    });
+  }
+  return { snapshot, state: fields.state ?? '{}', meta: { tools, isolation, limits }, live };
+}
+
+/** What can be told of a session that nobody owns. */
+export function storedInfo(record: SessionRecord, state: string): SessionInfoAnswer {
+  const { value, context } = decodeSnapshot(record.snapshot);
+  return {
+    session: record.session,
+    status: value,
+    epoch: record.epoch,
+    broker: undefined,
+    runtime: context.runtime,
+    seq: record.seq,
+    version: record.version,
+    state,
+    labels: context.settings.labels,
+    durability: 'session',
+    executions: executionsOf(context),
+  };
+}
+
+export function executionsOf({ finished, executions }: SessionContext): SessionInfoAnswer['executions'] {
+  return [
+    ...finished.map(({ id, ok }) => ({ id, status: ok ? ('succeeded' as const) : ('failed' as const) })),
+    ...executions.map(({ id, phase }) => ({ id, status: phase === 'placing' ? ('queued' as const) : phase })),
+  ];
+}

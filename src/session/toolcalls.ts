@@ -1,0 +1,252 @@
+/**
+ * A session's side of its tool calls: dispatches them to providers, finds out which of them lost their provider, and
+ * acknowledges ends that are committed.
+ *
+ * Invariants:
+ *  P1  A call is dispatched only while its owner may act, checked in the same tick, and never after its end was
+ *      taken in.
+ *  P2  A provider's word is acknowledged only after the commit of the step that took it in.
+ *  P3  A call counts as lost only if its provider is gone or says that it does not have it, or if no provider at
+ *      all answers for it.
+ */
+import { type Bus, BusError } from '../bus/bus.ts';
+import type { Clock } from '../clock.ts';
+import type { CallTaken, CallTool, ProbedCalls, ProviderMessage, Reply } from '../protocol.ts';
+import type { Subjects } from '../subjects.ts';
+
+/** Longest wait for a provider to take a call on, in ms. */
+const TAKE_MS = 1_000;
+/** How long providers may take to say that a call is theirs, in ms. */
+const LOCATE_MS = 1_000;
+/** A provider is asked for a call that it has had for this long, in ms. */
+const CHECK_MS = 2_000;
+/** Answers missing in a row after which a provider is taken for gone. */
+const SILENT_CHECKS = 5;
+
+interface Call {
+  readonly execution: string;
+  readonly index: number;
+  readonly key: string;
+  provider: string | undefined;
+  checkedAt: number;
+  checking: boolean;
+  silent: number;
+}
+
+export interface ToolCallsOptions {
+  readonly session: string;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly subjects: Subjects;
+  readonly mayAct: () => boolean;
+  /** The message that dispatches a call; undefined if it is not open any more (P1). */
+  readonly makeCall: (execution: string, index: number, t: 'call' | 'reconcile') => CallTool | undefined;
+  /** The subject of the call's tool. */
+  readonly subjectOf: (call: CallTool) => string;
+  /** True if the call has no end yet, as far as was decided. */
+  readonly isOpen: (execution: string, index: number) => boolean;
+  /** True if everything that was decided is committed. */
+  readonly isCommitted: () => boolean;
+  readonly onLost: (execution: string, index: number) => void;
+  readonly onUnprovided: (execution: string, index: number) => void;
+  readonly onEnded: (
+    execution: string,
+    index: number,
+    message: Extract<ProviderMessage, { t: 'ended' }>,
+  ) => void;
+}
+
+export class ToolCalls {
+  readonly #options: ToolCallsOptions;
+  readonly #calls = new Map<string, Call>();
+  /** Owed to providers after the next commit, and the calls among them that were taken in since the last one. */
+  #acks = new Map<string, string[]>();
+  readonly #ending = new Set<string>();
+  #stopped = false;
+
+  constructor(options: ToolCallsOptions) {
+    this.#options = options;
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#calls.clear();
+    this.#acks.clear();
+    this.#ending.clear();
+  }
+
+  // ---- effects -------------------------------------------------------------------------------------------
+
+  async dispatch(execution: string, index: number, t: 'call' | 'reconcile'): Promise<void> {
+    const { bus, makeCall, subjectOf, onUnprovided, onEnded } = this.#options;
+    if (!this.#acts()) return; // P1
+    const message = makeCall(execution, index, t);
+    if (message === undefined) return; // P1
+    const call = this.#open(execution, index);
+    try {
+      const taken = (await bus.request(subjectOf(message), message, {
+        timeoutMs: TAKE_MS,
+      })) as Reply<CallTaken>;
+      if (!this.#current(call)) return;
+      if (taken.ok) {
+        call.provider = taken.value.provider;
+      } else if (taken.error.retryable) {
+        this.#calls.delete(call.key);
+        onUnprovided(execution, index);
+      } else {
+        const { code, message: text } = taken.error;
+        const end = { ok: false as const, code, message: text };
+        onEnded(execution, index, { t: 'ended', key: call.key, provider: '', end, durationMs: 0 });
+      }
+    } catch (error) {
+      if (!this.#current(call)) return;
+      const code = error instanceof BusError ? error.code : 'TIMEOUT';
+      if (code === 'TIMEOUT') return this.locate(execution, index);
+      this.#calls.delete(call.key);
+      if (code === 'PAYLOAD_TOO_LARGE') {
+        const end = {
+          ok: false as const,
+          code: 'SERIALIZATION_ERROR',
+          message: 'The arguments are larger than a message may be',
+        };
+        return onEnded(execution, index, { t: 'ended', key: call.key, provider: '', end, durationMs: 0 });
+      }
+      onUnprovided(execution, index);
+    }
+  }
+
+  /** Ask every provider for it; nobody's call is lost (P3). */
+  locate(execution: string, index: number): void {
+    const { clock, subjects, onLost } = this.#options;
+    const call = this.#open(execution, index);
+    this.#publish(subjects.providerProbe, { t: 'probe', keys: [call.key] });
+    clock.after(LOCATE_MS, () => {
+      if (!this.#current(call) || call.provider !== undefined) return;
+      this.#calls.delete(call.key);
+      onLost(execution, index);
+    });
+  }
+
+  /** Nobody waits for it any more. */
+  cancel(execution: string, index: number): void {
+    const key = this.#key(execution, index);
+    const call = this.#calls.get(key);
+    this.#calls.delete(key);
+    if (call?.provider !== undefined)
+      this.#publish(this.#options.subjects.providerCmd(call.provider), { t: 'cancel', key });
+  }
+
+  // ---- what comes ----------------------------------------------------------------------------------------
+
+  hear(message: ProviderMessage): void {
+    const { key, provider } = message;
+    if (this.#ending.has(key)) return; // P2: its acknowledgement follows the commit.
+    const [, execution = '', index = ''] = key.split('/');
+    const open = this.#options.isOpen(execution, Number(index));
+    if (message.t === 'alive') {
+      if (open) (this.#calls.get(key) ?? this.#open(execution, Number(index))).provider = provider;
+    } else if (open) {
+      this.#options.onEnded(execution, Number(index), message);
+    } else {
+      // Its end is known, or will be when what was decided is committed (P2): then the provider may forget it.
+      this.#owe(provider, key);
+      if (this.#options.isCommitted()) this.acknowledge();
+    }
+  }
+
+  /** A call's end was taken in: its provider is told after the commit (P2). */
+  settled(execution: string, index: number, provider: string): void {
+    const key = this.#key(execution, index);
+    this.#calls.delete(key);
+    if (provider === '') return;
+    this.#ending.add(key);
+    this.#owe(provider, key);
+  }
+
+  /** Everything that was taken in is committed (P2). */
+  acknowledge(): void {
+    if (this.#acks.size === 0) return;
+    const acks = this.#acks;
+    this.#acks = new Map();
+    this.#ending.clear();
+    for (const [provider, keys] of acks)
+      this.#publish(this.#options.subjects.providerCmd(provider), { t: 'ack', keys });
+  }
+
+  #owe(provider: string, key: string): void {
+    const keys = this.#acks.get(provider);
+    if (keys === undefined) this.#acks.set(provider, [key]);
+    else keys.push(key);
+  }
+
+  /** Ask the providers of calls that take long whether they still have them. */
+  sweep(): void {
+    const now = this.#options.clock.monotonic();
+    if (!this.#acts()) return;
+    for (const call of this.#calls.values()) {
+      if (call.provider === undefined || call.checking || now - call.checkedAt < CHECK_MS) continue;
+      call.checkedAt = now;
+      void this.#check(call, call.provider);
+    }
+  }
+
+  async #check(call: Call, provider: string): Promise<void> {
+    const { bus, subjects, onLost } = this.#options;
+    call.checking = true;
+    let missing = false;
+    try {
+      const reply = (await bus.request(
+        subjects.providerCmd(provider),
+        { t: 'probe', keys: [call.key] },
+        { timeoutMs: TAKE_MS },
+      )) as Reply<ProbedCalls>;
+      call.silent = 0;
+      missing = reply.ok && reply.value.missing.includes(call.key);
+    } catch (error) {
+      call.silent++;
+      missing = (error instanceof BusError && error.code === 'NO_RESPONDERS') || call.silent >= SILENT_CHECKS;
+    }
+    call.checking = false;
+    if (!missing || !this.#current(call)) return;
+    this.#calls.delete(call.key);
+    onLost(call.execution, call.index);
+  }
+
+  // ---- inside --------------------------------------------------------------------------------------------
+
+  #open(execution: string, index: number): Call {
+    const key = this.#key(execution, index);
+    const call: Call = {
+      execution,
+      index,
+      key,
+      provider: undefined,
+      checkedAt: this.#options.clock.monotonic(),
+      checking: false,
+      silent: 0,
+    };
+    this.#calls.set(key, call);
+    return call;
+  }
+
+  #key(execution: string, index: number): string {
+    return `${this.#options.session}/${execution}/${index}`;
+  }
+
+  #acts(): boolean {
+    return !this.#stopped && this.#options.mayAct();
+  }
+
+  #current(call: Call): boolean {
+    return this.#acts() && this.#calls.get(call.key) === call;
+  }
+
+  #publish(subject: string, body: object): void {
+    if (!this.#acts()) return;
+    try {
+      this.#options.bus.publish(subject, body);
+    } catch (error) {
+      if (!(error instanceof BusError)) throw error; // What did not arrive is asked for again.
+    }
+  }
+}

@@ -1,0 +1,315 @@
+/**
+ * The tool provider role: runs handlers for sessions that it reaches only over the bus. It answers a call as taken,
+ * and tells its end to the session's subject until whoever owns the session by then acknowledges it, so a call
+ * outlives a move of its session.
+ *
+ * Invariants:
+ *  T1  A key runs at most once at a time, and never again here once an end of it was acknowledged that says what it did.
+ *  T2  An end is told again until it is acknowledged, for `keepMs` at most.
+ *  T3  What was refused did not run.
+ *  T4  There is one timer, and only while an end is unacknowledged (tools' own time limits aside).
+ */
+import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
+import type { Clock } from '../clock.ts';
+import type { CallEnd, CallTaken, CallTool, ProbedCalls, ProviderMessage, ReplyError } from '../protocol.ts';
+import { answer, refusal, refuse } from '../replies.ts';
+import { PROVIDERS, type Subjects } from '../subjects.ts';
+import { Tombstones } from '../tombstones.ts';
+import { callOf, providerCommandOf } from './commands.ts';
+import { callTool, type ToolCall, type ToolCallOptions } from './dispatch.ts';
+import { Ends, type Told } from './ends.ts';
+import { callEnd, reconcileCall } from './reconcile.ts';
+import type { ResolvedTool, ToolRegistry } from './registry.ts';
+
+const MiB = 1024 * 1024;
+/** Calls are refused while the ends that nobody has acknowledged take up this much. */
+const MAX_KEPT_BYTES = 64 * MiB;
+/** How long the key of an acknowledged call is recognised, in ms. */
+const TOMBSTONE_MS = 600_000;
+/** When a refused owner may ask again, in ms. */
+const RETRY_AFTER_MS = 100;
+
+export interface ToolProviderOptions {
+  /** Names this provider: no other may have it. */
+  readonly id: string;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly subjects: Subjects;
+  /** Its defined tools are provided; a `toolHandler` for other names is not reached over the bus. */
+  readonly registry: ToolRegistry;
+  /** An end that is not acknowledged is told again after this long, or up to twice as long, in ms. Default 1,000. */
+  readonly resendMs?: number | undefined;
+  /** For how long, in ms. Default 300,000. Afterwards it is forgotten, and the owner's probe finds the call missing. */
+  readonly keepMs?: number | undefined;
+  /** Calls at once. Default 10,000. At the limit: OVERLOADED, nothing ran. */
+  readonly maxRunning?: number | undefined;
+}
+
+interface Running {
+  readonly session: string;
+  readonly controller: AbortController;
+}
+
+export class ToolProvider {
+  readonly id: string;
+  readonly #bus: Bus;
+  readonly #clock: Clock;
+  readonly #subjects: Subjects;
+  readonly #registry: ToolRegistry;
+  readonly #resendMs: number;
+  readonly #maxRunning: number;
+  readonly #running = new Map<string, Running>();
+  readonly #ends: Ends;
+  /** Keys of calls that were acknowledged. */
+  readonly #done: Tombstones;
+  #phase: 'new' | 'open' | 'draining' | 'closed' = 'new';
+  #tools: Subscription[] = [];
+  #commands: Subscription[] = [];
+  #cancelSweep: (() => void) | undefined;
+  #drained: PromiseWithResolvers<void> | undefined;
+  #cancelGrace: (() => void) | undefined;
+
+  constructor(options: ToolProviderOptions) {
+    const { id, bus, clock, subjects, registry } = options;
+    const { resendMs = 1_000, keepMs = 300_000, maxRunning = 10_000 } = options;
+    this.id = id;
+    this.#bus = bus;
+    this.#clock = clock;
+    this.#subjects = subjects;
+    this.#registry = registry;
+    this.#resendMs = resendMs;
+    this.#maxRunning = maxRunning;
+    this.#ends = new Ends(keepMs);
+    this.#done = new Tombstones(clock, TOMBSTONE_MS);
+  }
+
+  /** Calls whose handlers run. */
+  get running(): number {
+    return this.#running.size;
+  }
+
+  /** Calls that have ended and whose end is not acknowledged. */
+  get unacknowledged(): number {
+    return this.#ends.size;
+  }
+
+  /** Take calls. Resolves when they can reach it. */
+  async start(): Promise<void> {
+    if (this.#phase !== 'new') return;
+    this.#phase = 'open';
+    const command = (message: Message): void => this.#command(message);
+    this.#commands = [
+      this.#bus.subscribe(this.#subjects.providerCmd(this.id), command),
+      this.#bus.subscribe(this.#subjects.providerProbe, command),
+    ];
+    this.#tools = this.#registry.names().map((name) =>
+      this.#bus.subscribe(this.#subjects.tool(name), (message) => this.#call(name, message), {
+        queue: PROVIDERS,
+      }),
+    );
+    await this.#bus.flush();
+  }
+
+  /**
+   * Take no more calls, and wait until every call has ended and every end was acknowledged, or `graceMs` have
+   * passed. Call `close` afterwards.
+   */
+  drain(graceMs: number): Promise<void> {
+    if (this.#drained !== undefined) return this.#drained.promise;
+    this.#drained = Promise.withResolvers();
+    const { promise, resolve } = this.#drained;
+    if (this.#phase !== 'open') resolve();
+    else {
+      this.#phase = 'draining';
+      for (const subscription of this.#tools) void subscription.drain().catch(() => {});
+      this.#cancelGrace = this.#clock.after(graceMs, resolve, true);
+      this.#noteGone();
+    }
+    return promise;
+  }
+
+  /** Abort every call and leave the bus. Nothing is told: owners find out by probing. */
+  close(): void {
+    if (this.#phase === 'closed') return;
+    this.#phase = 'closed';
+    for (const subscription of [...this.#tools, ...this.#commands]) subscription.unsubscribe();
+    this.#cancelSweep?.();
+    const running = [...this.#running.values()];
+    this.#running.clear();
+    this.#ends.clear();
+    for (const { controller } of running) abort(controller, 'the tool provider was closed');
+    this.#noteGone();
+  }
+
+  // ---- calls ---------------------------------------------------------------------------------------------
+
+  #call(canonicalName: string, message: Message): void {
+    const call = callOf(message.body);
+    const tool = this.#registry.resolve(canonicalName);
+    if (call === undefined || tool === undefined || this.#phase === 'closed') return;
+    if (this.#recognise(call)) {
+      answer<CallTaken>(message, call.epoch, { provider: this.id });
+      return;
+    }
+    const why = call.t === 'call' && this.#done.has(call.key) ? forgotten(call.key) : this.#refusal();
+    if (why !== undefined) return refuse(message, call.epoch, why);
+    // An owner that cannot be told that it is taken will ask another provider: then it must not run here (T3).
+    if (answer<CallTaken>(message, call.epoch, { provider: this.id })) this.#run(tool, call);
+  }
+
+  /** Whether this was asked before: then it does not run again (T1). */
+  #recognise({ key, t }: CallTool): boolean {
+    if (this.#running.has(key)) return true;
+    const told = this.#ends.get(key);
+    // That it must not be started is an answer to act upon: the call that follows it acknowledges it.
+    if (told !== undefined && t === 'call' && !isFinal(told.message.end)) {
+      this.#acknowledge(key);
+      return false;
+    }
+    if (told !== undefined) this.#tell(key, told);
+    return told !== undefined;
+  }
+
+  #refusal(): ReplyError | undefined {
+    if (this.#phase !== 'open') return refusal('CLOSED', `tool provider ${this.id} is draining`);
+    const running = this.#running.size;
+    if (running < this.#maxRunning && this.#ends.bytes < MAX_KEPT_BYTES) return undefined;
+    const details = { retryAfterMs: RETRY_AFTER_MS, running, maxRunning: this.#maxRunning };
+    return refusal('OVERLOADED', `tool provider ${this.id} has no room`, details);
+  }
+
+  #run(tool: ResolvedTool, message: CallTool): void {
+    const { key, session } = message;
+    const controller = new AbortController();
+    const running: Running = { session, controller };
+    this.#running.set(key, running);
+    const startedAt = this.#clock.monotonic();
+    const call: ToolCall = {
+      executionId: message.execution,
+      callIndex: message.index,
+      idempotencyKey: key,
+      tenant: undefined,
+      sessionId: session,
+      epoch: message.epoch,
+      notAfter: this.#clock.now() + message.notAfterMs,
+    };
+    const options: ToolCallOptions = {
+      maxPayloadBytes: message.maxPayloadBytes,
+      signal: controller.signal,
+      after: (ms, act) => this.#clock.after(ms, act, true),
+    };
+    const end =
+      message.t === 'call'
+        ? callTool(tool, message.args, call, options).then(callEnd)
+        : reconcileCall(tool, message.args, call, options);
+    void end.then((end) => {
+      // Closed in the meantime: nothing is told.
+      if (this.#running.get(key) !== running) return;
+      this.#running.delete(key);
+      this.#end(key, session, end, this.#clock.monotonic() - startedAt);
+    });
+  }
+
+  #end(key: string, session: string, end: CallEnd, durationMs: number): void {
+    const now = this.#clock.monotonic();
+    const message = { t: 'ended', key, provider: this.id, end, durationMs } as const;
+    if (this.#send(session, message)) this.#ends.add(key, session, message, now);
+    else {
+      const shorter = { ...message, end: tooLarge(end) };
+      this.#send(session, shorter);
+      this.#ends.add(key, session, shorter, now);
+    }
+    this.#sweepLater();
+  }
+
+  // ---- what owners say -----------------------------------------------------------------------------------
+
+  #command(message: Message): void {
+    const command = providerCommandOf(message.body);
+    if (command === undefined || this.#phase === 'closed') return;
+    switch (command.t) {
+      case 'ack':
+        for (const key of command.keys) this.#acknowledge(key);
+        return this.#noteGone();
+      case 'cancel': {
+        const running = this.#running.get(command.key);
+        return running && abort(running.controller, 'nobody waits for this call any more');
+      }
+      case 'probe': {
+        const missing = command.keys.filter((key) => !this.#found(key));
+        answer<ProbedCalls>(message, 0, { missing });
+      }
+    }
+  }
+
+  #acknowledge(key: string): void {
+    const told = this.#ends.delete(key);
+    if (told !== undefined && isFinal(told.message.end)) this.#done.add(key);
+  }
+
+  /** Tell the session what is known here about a call. False if that is nothing. */
+  #found(key: string): boolean {
+    const running = this.#running.get(key);
+    if (running !== undefined) this.#send(running.session, { t: 'alive', key, provider: this.id });
+    const told = this.#ends.get(key);
+    if (told !== undefined) this.#tell(key, told);
+    return running !== undefined || told !== undefined;
+  }
+
+  #noteGone(): void {
+    if (this.#running.size > 0 || this.#ends.size > 0) return;
+    this.#cancelGrace?.();
+    this.#drained?.resolve();
+  }
+
+  // ---- sending -------------------------------------------------------------------------------------------
+
+  #tell(key: string, told: Told): void {
+    this.#ends.sent(key, told, this.#clock.monotonic());
+    this.#send(told.session, told.message);
+  }
+
+  /** False only if it is larger than the bus carries. */
+  #send(session: string, message: ProviderMessage): boolean {
+    try {
+      this.#bus.publish(this.#subjects.sessionTools(session), message);
+    } catch (error) {
+      return !(error instanceof BusError && error.code === 'PAYLOAD_TOO_LARGE');
+    }
+    return true;
+  }
+
+  #sweepLater(): void {
+    if (this.#phase === 'closed') return;
+    this.#cancelSweep ??= this.#clock.after(this.#resendMs, () => this.#sweep());
+  }
+
+  /** T2, T4. */
+  #sweep(): void {
+    this.#cancelSweep = undefined;
+    for (const [key, told] of this.#ends.due(this.#clock.monotonic(), this.#resendMs)) this.#tell(key, told);
+    if (this.#ends.size > 0) this.#sweepLater();
+    this.#noteGone();
+  }
+}
+
+/** It says what the call did, so that it is never made again. */
+function isFinal(end: CallEnd): boolean {
+  return typeof end.ok === 'boolean';
+}
+
+function tooLarge(end: CallEnd): CallEnd {
+  const bytes = end.ok === true ? end.json.length : 0;
+  const message = `the result, of ${bytes} characters of JSON, is larger than one message of the bus can be`;
+  return { ok: false, code: 'SERIALIZATION_ERROR', message };
+}
+
+function abort(controller: AbortController, why: string): void {
+  controller.abort(new DOMException(why, 'AbortError'));
+}
+
+/** T1: it ran here and its end was acknowledged; who asks again knows nothing of it, and nobody here does either. */
+function forgotten(key: string): ReplyError {
+  const message = `the end of ${key} was acknowledged, and is not kept`;
+  return { code: 'OUTCOME_UNKNOWN', message, retryable: false, outcome: 'unknown' };
+}

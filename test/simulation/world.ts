@@ -1,0 +1,496 @@
+/**
+ * One run: a world of processes made from a seed, a phase in which things go wrong, and a calm one in which
+ * everything that was accepted must end.
+ */
+
+import { type Bus, BusError } from '../../src/bus/bus.ts';
+import type { Clock } from '../../src/clock.ts';
+import { RuntimeHost } from '../../src/runtime/host.ts';
+import { Broker, type BrokerOptions } from '../../src/session/broker.ts';
+import { MemoryStore } from '../../src/store/memory.ts';
+import { type Store, StoreError } from '../../src/store/store.ts';
+import { type Subjects, subjectsOf } from '../../src/subjects.ts';
+import { ToolProvider } from '../../src/tools/provider.ts';
+import { Checker } from './checker.ts';
+import { Clients, type SessionPlan } from './clients.ts';
+import { Faults } from './faults.ts';
+import { Ledger } from './ledger.ts';
+import { Network } from './network.ts';
+import { type Kind, Process } from './process.ts';
+import { Random } from './random.ts';
+import { type SandboxDefects, SimulatedSandbox } from './sandbox.ts';
+import { Scheduler } from './scheduler.ts';
+import { SimulatedStore } from './store.ts';
+import { TOOL_NAMES, ToolWorld } from './tools.ts';
+import { Trace } from './trace.ts';
+import { Violation } from './violation.ts';
+
+/** A part that is put in the place of a good one, from outside. */
+export interface Defect {
+  /** In the place of the store itself, shared by all brokers. */
+  readonly backend?: (store: Store) => Store;
+  /** In the place of one broker's handle of it. */
+  readonly store?: (store: Store, process: Process, scheduler: Scheduler) => Store;
+  readonly clock?: (clock: Clock) => Clock;
+  readonly sandbox?: SandboxDefects;
+}
+
+export interface Settings {
+  readonly brokers: number;
+  readonly runtimes: number;
+  readonly providers: number;
+  readonly clients: number;
+  /** Brokers provide tools themselves, too. */
+  readonly shared: boolean;
+  readonly slowSoon: boolean;
+  /** Chance per step that a client does something. */
+  readonly act: number;
+  readonly capacity: number;
+  readonly skewMs: number;
+  readonly maxEvents: number;
+  readonly plans: readonly SessionPlan[];
+  readonly broker: Pick<BrokerOptions, 'leaseTtlMs' | 'hibernateAfterMs' | 'scanMs' | 'settings'>;
+}
+
+function drawSettings(random: Random): Settings {
+  const small = random.chance(0.3);
+  const plans = Array.from({ length: random.between(1, 4) }, (_, index) => ({
+    id: `s${index + 1}`,
+    executions: random.between(1, 5),
+    maxConcurrentExecutions: random.pick([1, 1, 2, 3]),
+    ttlMs: random.chance(0.1) ? 3_000 : 0,
+  }));
+  return {
+    brokers: random.between(2, 3),
+    runtimes: random.between(1, 3),
+    providers: random.between(1, 2),
+    clients: random.between(2, 3),
+    shared: random.chance(0.3),
+    slowSoon: random.chance(0.5),
+    act: random.pick([0.03, 0.06, 0.12]),
+    capacity: random.pick([1, 2, 8]),
+    skewMs: random.chance(0.3) ? 50 : 0,
+    maxEvents: random.chance(0.3) ? random.between(4, 20) : 10_000,
+    plans,
+    broker: {
+      leaseTtlMs: random.pick([600, 1_000, 2_000]),
+      hibernateAfterMs: random.pick([200, 500, 5_000]),
+      scanMs: 200,
+      settings: {
+        parkAfterMs: random.pick([500, 2_000]),
+        keepExecutions: small ? random.between(1, 2) : 32,
+        maxExecutions: random.chance(0.2) ? 2 : 100,
+      },
+    },
+  };
+}
+
+/** What a process does, and how it ends: by itself, or without a word. */
+interface Role {
+  readonly leave: () => Promise<void>;
+  readonly abandon: () => void;
+}
+interface Played extends Role {
+  readonly process: Process;
+}
+
+/** Everything must have ended this long after things stopped going wrong, in virtual ms. */
+const CALM_MS = 120_000;
+/** How long those who are on their way out may take in the calm phase, in ms. */
+const LEAVE_MS = 5_000;
+/** How long readers get for their last events, in ms. */
+const READ_MS = 12_000;
+
+export class World {
+  readonly trace = new Trace();
+  readonly scheduler: Scheduler;
+  readonly faults: Faults;
+  readonly clients: Clients;
+  violation: Error | undefined;
+  readonly #random: Random;
+  readonly #seed: number;
+  readonly #settings: Settings;
+  readonly #defect: Defect;
+  readonly ledger = new Ledger();
+  readonly #network: Network;
+  readonly #tools: ToolWorld;
+  readonly #checker: Checker;
+  readonly #backend: Store;
+  readonly #subjects: Subjects = subjectsOf('sim');
+  readonly #processes: Played[] = [];
+  readonly #lostAlone = new Map<string, number>();
+  #dying: (() => void)[] = [];
+  #calm = false;
+  #made = 0;
+
+  constructor(seed: number, defect: Defect = {}) {
+    this.#seed = seed;
+    this.#defect = defect;
+    this.#random = Random.of(seed, 'world');
+    this.scheduler = new Scheduler(Random.of(seed, 'scheduler'));
+    this.#settings = drawSettings(Random.of(seed, 'settings'));
+    this.faults = new Faults(Random.of(seed, 'faults'));
+    const report = (error: unknown): void => this.fail(error);
+    const note = (who: string, what: string): void => this.trace.add(this.scheduler.now, who, what);
+    this.#network = new Network({
+      scheduler: this.scheduler,
+      random: Random.of(seed, 'network'),
+      faults: this.faults,
+      onSend: (process, _kind, subject, body) =>
+        this.#guard(() => this.#checker.sent(process, subject, body)),
+      note,
+      onError: report,
+    });
+    const now = (): number => this.scheduler.now;
+    this.#tools = new ToolWorld({
+      random: Random.of(seed, 'tools'),
+      now,
+      note,
+      onStart: (key, start) => {
+        note(start.process.id, `runs ${start.tool} ${key} of epoch ${start.epoch}`);
+        this.#guard(() => this.#checker.started(key, start));
+      },
+    });
+    const cancelled = new Set<string>();
+    const closed = new Set<string>();
+    this.#checker = new Checker({
+      ledger: this.ledger,
+      tools: this.#tools,
+      now,
+      disturbedSince: (at) => this.#network.disturbedSince(at),
+      lostAlone: this.#lostAlone,
+      cancelled,
+      closed,
+    });
+    this.ledger.onEnded = (execution, session) => this.#checker.ended(execution, session);
+    this.clients = new Clients({
+      random: Random.of(seed, 'clients'),
+      ledger: this.ledger,
+      checker: this.#checker,
+      plans: this.#settings.plans,
+      style: { tools: TOOL_NAMES, crashes: 0.02, longSleepMs: 5_000 },
+      subjects: this.#subjects,
+      brokers: () =>
+        this.#processes.filter(({ process }) => process.kind === 'broker').map(({ process }) => process.id),
+      cancelled,
+      closed,
+      note,
+      report,
+    });
+    const store = new MemoryStore({
+      clock: { now, monotonic: now, after: () => () => undefined, soon: queueMicrotask, id: () => '' },
+      maxEvents: this.#settings.maxEvents,
+    });
+    this.#backend = defect.backend?.(store) ?? store;
+  }
+
+  /** The first violation stands. */
+  fail(error: unknown): void {
+    if (this.violation !== undefined) return;
+    this.violation =
+      error instanceof Violation
+        ? error
+        : new Violation(
+            'I5',
+            `something failed that nobody handles: ${error instanceof Error ? error.stack : String(error)}`,
+          );
+  }
+
+  /** So many steps in which things go wrong, then the calm. */
+  async run(steps: number): Promise<void> {
+    const { brokers, runtimes, providers, clients } = this.#settings;
+    for (const [kind, count] of Object.entries({
+      provider: providers,
+      broker: brokers,
+      runtime: runtimes,
+      client: clients,
+    }))
+      for (let made = 0; made < count; made++) this.#make(kind as Kind);
+    for (let step = 0; step < steps && this.violation === undefined; step++) {
+      if (this.#random.chance(this.#settings.act)) this.clients.act();
+      this.#harm();
+      await this.#step();
+    }
+    this.#calmDown();
+    const began = this.scheduler.now;
+    await this.#until(() => this.#isDone(), began + CALM_MS);
+    if (this.violation === undefined && !this.#isDone())
+      this.fail(
+        new Violation(
+          'I5',
+          `${CALM_MS} ms after everything was healed this has not ended: ${this.#open().join(' ')}`,
+        ),
+      );
+    const complete = this.#seed % 4 === 0;
+    if (complete) await this.#until(() => false, this.scheduler.now + READ_MS);
+    this.#guard(() => {
+      this.#checker.finish();
+      this.clients.finish(complete);
+    });
+  }
+
+  // ---- time ----------------------------------------------------------------------------------------------
+
+  async #step(): Promise<void> {
+    try {
+      this.scheduler.step();
+    } catch (error) {
+      this.fail(error);
+    }
+    await new Promise(setImmediate);
+    if (this.#dying.length > 0) for (const die of this.#dying.splice(0)) die();
+  }
+
+  async #until(done: () => boolean, limit: number): Promise<void> {
+    while (this.violation === undefined && this.scheduler.now < limit && !done()) await this.#step();
+  }
+
+  #isDone(): boolean {
+    return this.#open().length === 0 && this.clients.settled;
+  }
+
+  #open(): readonly string[] {
+    const open: string[] = [...this.clients.openCommands];
+    for (const { id, executions } of this.ledger.sessions.values()) {
+      for (const lives of executions.values())
+        for (const life of lives) if (!life.ended) open.push(`${id}/${life.id}`);
+    }
+    return open;
+  }
+
+  #guard(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  // ---- harm ----------------------------------------------------------------------------------------------
+
+  #harm(): void {
+    const { faults, scheduler } = this;
+    const random = this.#random;
+    for (const [fault, kind] of CRASHES) if (faults.happens(fault)) this.#crash(this.#any(kind), 'is killed');
+    if (faults.happens('storeOutage')) {
+      faults.beginOutage(scheduler.now);
+      this.trace.add(scheduler.now, 'store', 'is away');
+    }
+    if (faults.happens('pause')) this.#pause(this.#any(random.pick(KINDS)), random.between(10, 5_000));
+    if (faults.happens('partition')) {
+      const victim = this.#any(random.pick(KINDS));
+      if (victim !== undefined) {
+        const ms = random.between(50, 3_000);
+        this.trace.add(scheduler.now, victim.process.id, `is cut off for ${ms} ms`);
+        this.#network.cut(victim.process, ms);
+      }
+    }
+    if (faults.happens('drain')) this.#drain(this.#any(random.pick(LEAVING)));
+  }
+
+  #any(kind: Kind): Played | undefined {
+    const found = this.#processes.filter(({ process }) => process.kind === kind && process.alive);
+    return found.length === 0 ? undefined : this.#random.pick(found);
+  }
+
+  #pause(victim: Played | undefined, ms: number): void {
+    if (victim === undefined || victim.process.paused) return;
+    const { process } = victim;
+    this.trace.add(this.scheduler.now, process.id, `stands still for ${ms} ms`);
+    process.pause();
+    this.scheduler.after(ms, undefined, () => {
+      if (!process.alive || !process.paused) return;
+      this.trace.add(this.scheduler.now, process.id, 'goes on');
+      process.resume();
+    });
+  }
+
+  #drain(victim: Played | undefined): void {
+    if (victim === undefined || victim.process.draining || victim.process.paused) return;
+    const { process } = victim;
+    this.trace.add(this.scheduler.now, process.id, 'drains');
+    process.draining = true;
+    void victim.leave().then(
+      () => this.#dying.push(() => this.#crash(victim, 'has left')),
+      (error: unknown) => this.fail(error),
+    );
+  }
+
+  #crash(victim: Played | undefined, why: string): void {
+    if (victim === undefined || !victim.process.alive) return;
+    const { process, abandon } = victim;
+    this.trace.add(this.scheduler.now, process.id, why);
+    process.die();
+    abandon();
+    this.#processes.splice(this.#processes.indexOf(victim), 1);
+    const ms = this.#calm ? 0 : this.#random.between(10, 2_000);
+    this.scheduler.after(ms, undefined, () => this.#make(process.kind));
+  }
+
+  #calmDown(): void {
+    this.trace.add(this.scheduler.now, 'world', 'calms down');
+    this.#calm = true;
+    this.faults.end();
+    this.#network.heal();
+    for (const { process } of this.#processes) process.resume();
+    this.scheduler.after(LEAVE_MS, undefined, () => {
+      for (const victim of this.#processes.filter(({ process }) => process.draining))
+        this.#crash(victim, 'is killed, having had its time');
+    });
+  }
+
+  // ---- processes -----------------------------------------------------------------------------------------
+
+  #make(kind: Kind): void {
+    const id = `${kind[0]}${++this.#made}`;
+    const { slowSoon, skewMs } = this.#settings;
+    const process = new Process({
+      id,
+      kind,
+      scheduler: this.scheduler,
+      random: Random.of(this.#seed, id),
+      slowSoon,
+      skewMs: skewMs === 0 ? 0 : this.#random.between(-skewMs, skewMs),
+    });
+    this.trace.add(this.scheduler.now, id, 'starts');
+    const bus = this.#network.connect(process);
+    const role = this.#play(process, bus);
+    this.#processes.push({ process, ...role });
+  }
+
+  #play(process: Process, bus: Bus): Role {
+    switch (process.kind) {
+      case 'broker':
+        return this.#playBroker(process, bus);
+      case 'runtime':
+        return this.#playRuntime(process, bus);
+      case 'provider':
+        return this.#playProvider(process, bus);
+      case 'client':
+        this.clients.add(process, bus);
+        return { leave: () => Promise.resolve(), abandon: () => undefined };
+    }
+  }
+
+  #playBroker(process: Process, bus: Bus): Role {
+    const { id } = process;
+    const note = (what: string): void => this.trace.add(this.scheduler.now, id, what);
+    const registry = this.#tools.registry(process);
+    const store = new SimulatedStore({
+      process,
+      scheduler: this.scheduler,
+      random: Random.of(this.#seed, `${id}.store`),
+      backend: this.#backend,
+      ledger: this.ledger,
+      faults: this.faults,
+      dieAfterStep: (_process, why) => this.#dieAfterStep(process, why),
+      note,
+      report: (error) => this.fail(error),
+    });
+    const broker = new Broker({
+      ...this.#settings.broker,
+      id,
+      bus,
+      store: this.#defect.store?.(store, process, this.scheduler) ?? store,
+      clock: this.#defect.clock?.(process.clock) ?? process.clock,
+      subjects: this.#subjects,
+      tool: (name) => {
+        const tool = registry.resolve(name);
+        if (tool === undefined) return undefined;
+        return {
+          canonicalName: tool.canonicalName,
+          effect: tool.effect,
+          reconcilable: tool.reconcile !== undefined,
+        };
+      },
+      onNotice: (notice) => {
+        if (notice.type !== 'error')
+          return note(`${notice.type} ${'session' in notice ? notice.session : notice.reason}`);
+        if (!(notice.error instanceof StoreError) && !(notice.error instanceof BusError))
+          this.fail(notice.error);
+      },
+    });
+    const provider = this.#settings.shared ? this.#provider(process, bus) : undefined;
+    void broker.start().catch((error: unknown) => this.fail(error));
+    return {
+      leave: async () => {
+        await broker.close();
+        await provider?.drain(2_000);
+        provider?.close();
+      },
+      abandon: () => broker.abandon(),
+    };
+  }
+
+  #playRuntime(process: Process, bus: Bus): Role {
+    const sandbox = new SimulatedSandbox({
+      process,
+      scheduler: this.scheduler,
+      random: Random.of(this.#seed, `${process.id}.sandbox`),
+      capacity: this.#settings.capacity,
+      defects: this.#defect.sandbox ?? {},
+      fails: (what) => this.faults.happens(what === 'lost' ? 'lostAttempt' : 'refusedAttempt'),
+      onLost: (attempt, alone) => {
+        if (alone) this.#lostAlone.set(attempt, 1);
+      },
+      note: (what) => this.trace.add(this.scheduler.now, process.id, what),
+    });
+    const host = new RuntimeHost({
+      id: process.id,
+      bus,
+      clock: process.clock,
+      subjects: this.#subjects,
+      sandbox,
+      labels: {},
+    });
+    void host.start();
+    return {
+      leave: async () => {
+        await host.drain(1_500);
+        host.close();
+      },
+      abandon: () => undefined,
+    };
+  }
+
+  #playProvider(process: Process, bus: Bus): Role {
+    const provider = this.#provider(process, bus);
+    return {
+      leave: async () => {
+        await provider.drain(1_500);
+        provider.close();
+      },
+      abandon: () => undefined,
+    };
+  }
+
+  #provider(process: Process, bus: Bus): ToolProvider {
+    const provider = new ToolProvider({
+      id: process.id,
+      bus,
+      clock: process.clock,
+      subjects: this.#subjects,
+      registry: this.#tools.registry(process),
+    });
+    void provider.start();
+    return provider;
+  }
+
+  #dieAfterStep(process: Process, why: string): void {
+    this.#dying.push(() =>
+      this.#crash(
+        this.#processes.find((other) => other.process === process),
+        `dies ${why}`,
+      ),
+    );
+  }
+}
+
+const KINDS: readonly Kind[] = ['broker', 'broker', 'runtime', 'provider', 'client'];
+const LEAVING: readonly Kind[] = ['broker', 'broker', 'runtime', 'provider'];
+const CRASHES = [
+  ['crashBroker', 'broker'],
+  ['crashRuntime', 'runtime'],
+  ['crashProvider', 'provider'],
+  ['crashClient', 'client'],
+] as const;
