@@ -28,6 +28,8 @@ import type { Attempt, ReportedItem, SessionEvent } from './sessiondata.ts';
 
 /** Waits between two looks for a runtime, in ms: doubled from the first to the last. */
 const PLACE_RETRY_MS = { first: 20, last: 1_000 };
+/** Codes of ends that a script brings about by itself. */
+const OWN_ENDS = ['SCRIPT_ERROR', 'TOOL_ERROR', 'UNKNOWN_TOOL', 'OUTCOME_UNKNOWN', 'SERIALIZATION_ERROR'];
 /** Codes of limits that a slow replay may pass without fault of its own. */
 const TIME_LIMITS = ['EXECUTION_TIMEOUT', 'CPU_LIMIT_EXCEEDED'];
 
@@ -97,6 +99,16 @@ function place(draft: Draft, execution: ExecutionDraft): void {
 function placeAgain(execution: ExecutionDraft, at: number): void {
   execution.phase = 'placing';
   execution.placeAt = at;
+}
+
+/** There may be room now: nobody waits out the time that was set before. */
+export function seekAgain(draft: Draft): void {
+  for (const { id, phase } of draft.executions) {
+    if (phase !== 'placing') continue;
+    const execution = edit(draft, id) as ExecutionDraft;
+    execution.refusedBy = [];
+    execution.placeAt = draft.around.now;
+  }
 }
 
 /** No runtime would take it now. One that never ran is given up after a while; one that did waits for its deadline. */
@@ -282,6 +294,9 @@ function takeFailure(
   usage: Usage,
 ): void {
   const { code, name, message, stack } = end;
+  // A limit may cut a replay short; what the script itself did cannot come earlier than before (T3).
+  if (OWN_ENDS.includes(code) && execution.attempt.entries < execution.entries)
+    return nondeterministic(draft, execution);
   if (isRetried(execution, code)) {
     execution.limitRetried = true; // T4
     return place(draft, endAttempt(draft, execution, execution.attempt.runtime));

@@ -13,7 +13,7 @@
  *  M5  One that was closed or has expired still answers for what it did, until its tombstone has served its time.
  */
 import { assign, setup } from 'xstate';
-import { lose, placeNext, refuse, takeReport, unpark } from './attempts.ts';
+import { lose, placeNext, refuse, seekAgain, takeReport, unpark } from './attempts.ts';
 import { endCall, loseCall, missProvider, passTime } from './calls.ts';
 import {
   beginDraft,
@@ -229,13 +229,14 @@ function migrate(draft: Draft, event: Extract<SessionEvent, { type: 'session.mig
 
 /** M3: everything pending is looked after again; what runs still goes on. */
 function activate(draft: Draft): void {
+  // A hand-over says nothing about the script; a take-over may.
+  if (draft.pending.length > 0 && !draft.migrating) draft.activations++;
   draft.migrating = false;
   draft.hibernated = false;
   draft.out.urgent = true;
-  if (draft.pending.length > 0) draft.activations++;
   if (draft.activations > MAX_ACTIVATIONS) {
     for (const { id, phase } of draft.executions) {
-      if (phase === 'queued') continue;
+      if (phase === 'queued' || phase === 'parked') continue;
       fail(draft, edit(draft, id) as ExecutionDraft, {
         code: 'QUARANTINED',
         message: `${draft.activations} owners took the session over without any progress of the execution`,
@@ -289,7 +290,7 @@ function advance(draft: Draft): void {
   }
 }
 
-/** When the session must be told of the time next, in ms since the epoch; undefined for never. */
+/** When the session must be told of the time next, in ms since the epoch: 0 for at once, undefined for never. */
 export function nextWake(context: SessionContext): number | undefined {
   const { settings, executions, ended, endedAt, lastActivityAt } = context;
   if (ended !== '') return endedAt + settings.tombstoneMs;
@@ -298,7 +299,7 @@ export function nextWake(context: SessionContext): number | undefined {
   let running = 0;
   for (const execution of executions) {
     // A step places one at most: another may have to follow at once.
-    if (execution.phase === 'queued' && running < settings.maxConcurrentExecutions) return lastActivityAt;
+    if (execution.phase === 'queued' && running < settings.maxConcurrentExecutions) return 0;
     running++;
     wake = Math.min(wake, execution.deadlineAt);
     if (execution.phase === 'placing') wake = Math.min(wake, execution.placeAt);
@@ -340,7 +341,7 @@ function take(draft: Draft, event: SessionEvent): void {
       return missProvider(draft, execution, event.index);
     }
     case 'runtimes.changed':
-      return;
+      return seekAgain(draft);
     case 'time.passed':
       return advance(draft);
     case 'session.migrate':

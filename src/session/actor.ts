@@ -271,7 +271,7 @@ export class SessionActor {
 
   runtimesChanged(): void {
     if (this.context.executions.some(({ phase }) => phase === 'placing'))
-      this.tell(() => ({ type: 'time.passed', ...this.#around() }));
+      this.tell(() => ({ type: 'runtimes.changed', ...this.#around() }));
   }
 
   sweep(): void {

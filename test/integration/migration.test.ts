@@ -84,8 +84,7 @@ class Crowd {
   async goOn(count: number): Promise<void> {
     const before = this.members.map(({ seen }) => seen.events.length);
     await until(
-      () =>
-        this.members.every(({ seen }, index) => seen.events.length - (before[index] ?? 0) >= count),
+      () => this.members.every(({ seen }, index) => seen.events.length - (before[index] ?? 0) >= count),
       `each of ${this.members.length} scripts has gone on`,
     );
   }
@@ -299,7 +298,12 @@ describe('a session that migrates', () => {
     expect(valueIn(await queued.result)).toBe('waited');
     expect(epochs).toHaveLength(1);
     const info = await session.info();
-    expect(info).toMatchObject({ state: { got: 'waited' }, labels: { kind: 'mover' }, runtime, status: 'idle' });
+    expect(info).toMatchObject({
+      state: { got: 'waited' },
+      labels: { kind: 'mover' },
+      runtime,
+      status: 'idle',
+    });
     expect(info.epoch).toBe(pasts.at(-1));
     expectContiguous(await logOf(session));
   });
@@ -323,7 +327,11 @@ describe('a session that migrates', () => {
     const { session, run } = await waiting(2);
     await session.migrate();
     expect(await run.cancel('enough')).toBe(true);
-    expect(errorIn(await run.result)).toMatchObject({ code: 'CANCELLED', message: 'enough', outcome: 'unknown' });
+    expect(errorIn(await run.result)).toMatchObject({
+      code: 'CANCELLED',
+      message: 'enough',
+      outcome: 'unknown',
+    });
   });
 
   it('is found by commands that were sent while it moved', async () => {

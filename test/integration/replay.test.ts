@@ -277,7 +277,6 @@ describe('a call whose provider is lost', () => {
     for (const [index, run] of runs.entries()) {
       const name = names[index] as Scenario;
       if (name !== 'bystander') results.set(name, await run.result);
-
     }
     bystander.resolve();
     results.set('bystander', (await runs.at(-1)?.result) as ExecutionResult);
@@ -304,7 +303,8 @@ describe('a call whose provider is lost', () => {
     (name) => {
       const error = errorIn(resultOf(name));
       expect(error).toMatchObject({ outcome: 'unknown', retryable: false });
-      if (name === 'unsafe.uncaught') expect(error).toMatchObject({ code: 'OUTCOME_UNKNOWN', message: UNKNOWN });
+      if (name === 'unsafe.uncaught')
+        expect(error).toMatchObject({ code: 'OUTCOME_UNKNOWN', message: UNKNOWN });
       else expect(error).toMatchObject({ code: 'SCRIPT_ERROR', name: 'TypeError', message: 'afterwards' });
       expect(lastCall(name)?.outcome).toBe('unknown');
       expect(keys.get(name)).toHaveLength(1);

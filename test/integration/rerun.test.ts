@@ -1,11 +1,21 @@
 /** Rerun: what an execution did is shown again from its journal, and nobody outside notices. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/clock.ts';
 import { defineTool, type RerunReport, type System } from '../../src/index.ts';
 import { PoolSandbox } from '../../src/poolsandbox.ts';
 import type { JournalRead } from '../../src/protocol.ts';
 import { rerun } from '../../src/runtime/rerun.ts';
-import { systemClock } from '../../src/clock.ts';
-import { journalIn, closeAll, codeOf, Gate, isAlive, killWorkers, open, runtimeOf, until } from '../support/systems.ts';
+import {
+  closeAll,
+  codeOf,
+  Gate,
+  isAlive,
+  journalIn,
+  killWorkers,
+  open,
+  runtimeOf,
+  until,
+} from '../support/systems.ts';
 import { errorIn, valueIn } from './ends.ts';
 
 let system: System;
@@ -97,7 +107,10 @@ describe('the rerun of an execution', () => {
     ).toEqual([0, 1, 2, 3, 4, 5].map((index) => `handed ${index}`));
     const handedOf = (wanted: number) =>
       report.trace.find((step) => step.type === 'handed' && step.index === wanted);
-    expect(handedOf(4)).toMatchObject({ code: expect.stringMatching(/./), value: expect.stringContaining('not today') });
+    expect(handedOf(4)).toMatchObject({
+      code: expect.stringMatching(/./),
+      value: expect.stringContaining('not today'),
+    });
     expect(handedOf(5)).toMatchObject({ code: '', value: { given: true } });
     // Nothing of it is left in the session.
     expect(await session.info()).toEqual(before);
@@ -196,7 +209,9 @@ describe('the rerun of a journal that was tampered with', () => {
     const calls = journal.calls.map((call, index) => (index === 1 ? { ...call, args: '{"n":9}' } : call));
     const { verdict, difference } = await play({ calls });
     expect(verdict).toBe('different');
-    expect(difference).toMatch(/^at index 1 it made call echo\(\{"n":2,.*the journal has call echo\(\{"n":9\}\)$/);
+    expect(difference).toMatch(
+      /^at index 1 it made call echo\(\{"n":2,.*the journal has call echo\(\{"n":9\}\)$/,
+    );
   });
 
   it('names the sleep that is another one', async () => {
@@ -232,7 +247,10 @@ describe('the rerun of a journal that was tampered with', () => {
     ['its seed', () => ({ seed: [1, 2, 3, 4] })],
     ['its input', () => ({ input: '"y"' })],
     ['its state', () => ({ state: '{"visits":7}' })],
-    ['its start', ({ deliveries }) => ({ deliveries: deliveries.map(([i, c, p, time]) => [i, c, p, time + 1]) })],
+    [
+      'its start',
+      ({ deliveries }) => ({ deliveries: deliveries.map(([i, c, p, time]) => [i, c, p, time + 1]) }),
+    ],
   ])('is different if %s is', async (_what, change) => {
     const { verdict, difference } = await play(change(journal));
     expect(verdict).toBe('different');

@@ -8,7 +8,16 @@ import {
   type SessionRef,
   type System,
 } from '../../src/index.ts';
-import { closeAll, expectContiguous, Gate, logOf, open, refusalOf, subscribe, until } from '../support/systems.ts';
+import {
+  closeAll,
+  expectContiguous,
+  Gate,
+  logOf,
+  open,
+  refusalOf,
+  subscribe,
+  until,
+} from '../support/systems.ts';
 import { errorIn, valueIn } from './ends.ts';
 
 let system: System;
@@ -62,7 +71,11 @@ describe('the events of one execution', () => {
        try { await callTool('fail', [1]) } catch {} console.debug({ deep: [1] }); console.log('é'); return a`,
       {},
     ],
-    ['an unknown tool', 'try { await callTool("nothing", 1) } catch (e) { console.error(e.name) } return 1', {}],
+    [
+      'an unknown tool',
+      'try { await callTool("nothing", 1) } catch (e) { console.error(e.name) } return 1',
+      {},
+    ],
     ['an uncaught error', 'console.log(1); await callTool("fail")', {}],
     ['no syntax', 'return (', {}],
     ['no return', 'await sleep(1)', {}],
@@ -191,7 +204,8 @@ describe('the log of a session', () => {
     const fresh: ExecutionEvent[] = [];
     const reader = session.events()[Symbol.asyncIterator]();
     const reading = (async () => {
-      for (let next = await reader.next(); next.done !== true; next = await reader.next()) fresh.push(next.value);
+      for (let next = await reader.next(); next.done !== true; next = await reader.next())
+        fresh.push(next.value);
     })();
     await until(() => late.events.length === 3, 'the late one has caught up');
     await run(session, 'console.log(2); return 2');
@@ -259,7 +273,10 @@ describe('a log that is full', () => {
     const { seq } = await session.info();
     expect(seq).toBe(2 + 10 * 10);
     const reader = session.events({ fromSeq: 1 })[Symbol.asyncIterator]();
-    const error = (await refusalOf(() => reader.next())) as { code?: string; details?: { firstSeq?: number } };
+    const error = (await refusalOf(() => reader.next())) as {
+      code?: string;
+      details?: { firstSeq?: number };
+    };
     expect(error.code).toBe('TRUNCATED');
     const firstSeq = error.details?.firstSeq ?? 0;
     expect(seq - firstSeq + 1).toBeGreaterThanOrEqual(MAX_EVENTS);

@@ -7,7 +7,17 @@ import {
   type SpawnOptions,
   type System,
 } from '../../src/index.ts';
-import { closeAll, failureOf, Gate, hostOf, isAlive, killWorkers, open, runtimeOf, until } from '../support/systems.ts';
+import {
+  closeAll,
+  failureOf,
+  Gate,
+  hostOf,
+  isAlive,
+  killWorkers,
+  open,
+  runtimeOf,
+  until,
+} from '../support/systems.ts';
 import { errorIn, valueIn } from './ends.ts';
 
 let system: System;
@@ -52,8 +62,15 @@ describe('the state of a session', () => {
 
   it('keeps a key called __proto__ as data', async () => {
     const session = await spawn();
-    await run(session, `Object.assign(state, { n: 1 }); Object.defineProperty(state, '__proto__', { value: { p: 1 }, enumerable: true })`);
-    expect(await run(session, 'return [Object.keys(state), state.p, state.n]')).toEqual([['n', '__proto__'], null, 1]);
+    await run(
+      session,
+      `Object.assign(state, { n: 1 }); Object.defineProperty(state, '__proto__', { value: { p: 1 }, enumerable: true })`,
+    );
+    expect(await run(session, 'return [Object.keys(state), state.p, state.n]')).toEqual([
+      ['n', '__proto__'],
+      null,
+      1,
+    ]);
   });
 
   it('does not change with an execution that only reads it', async () => {
@@ -69,7 +86,9 @@ describe('the state of a session', () => {
 
   it('is passed on through executions that were sent together', async () => {
     const session = await spawn();
-    const runs = Array.from({ length: 20 }, () => session.execute('state.n = (state.n ?? 0) + 1; return state.n'));
+    const runs = Array.from({ length: 20 }, () =>
+      session.execute('state.n = (state.n ?? 0) + 1; return state.n'),
+    );
     const values = await Promise.all(runs.map(async ({ result }) => valueIn(await result)));
     expect(values).toEqual(Array.from({ length: 20 }, (_, index) => index + 1));
     expect(await stateOf(session)).toEqual({ n: 20 });
@@ -92,12 +111,22 @@ describe('the state stays as it was', () => {
   it.each<[string, string, string, SessionLimitOptions | undefined]>([
     ['throws', 'SCRIPT_ERROR', `${MANY} throw new Error("no")`, undefined],
     ['passes its CPU limit', 'CPU_LIMIT_EXCEEDED', `${MANY} for (;;) {}`, { cpuMs: 50 }],
-    ['passes its output limit', 'OUTPUT_LIMIT_EXCEEDED', `${MANY} console.log(state.more)`, { maxOutputBytes: 9 }],
+    [
+      'passes its output limit',
+      'OUTPUT_LIMIT_EXCEEDED',
+      `${MANY} console.log(state.more)`,
+      { maxOutputBytes: 9 },
+    ],
     ['passes its deadline', 'DEADLINE_EXCEEDED', `${MANY} await callTool("wait")`, { deadlineMs: 100 }],
     ['returns too much', 'RESULT_LIMIT_EXCEEDED', `${MANY} return state.more`, { maxResultBytes: 9 }],
     ['returns no JSON', 'SERIALIZATION_ERROR', `${MANY} return 1n`, undefined],
     ['leaves too large a state', 'STATE_LIMIT_EXCEEDED', MANY, { maxStateBytes: 100 }],
-    ['leaves too large a state in UTF-8', 'STATE_LIMIT_EXCEEDED', 'state.n = "é".repeat(60)', { maxStateBytes: 100 }],
+    [
+      'leaves too large a state in UTF-8',
+      'STATE_LIMIT_EXCEEDED',
+      'state.n = "é".repeat(60)',
+      { maxStateBytes: 100 },
+    ],
   ])('after an execution that %s (%s)', async (_what, code, script, limits) => {
     const session = await spawn({ state: { n: 1 } });
     expect(failureOf(await session.execute(script, { limits }).result)).toBe(code);
@@ -105,15 +134,19 @@ describe('the state stays as it was', () => {
     expect(await run(session, 'return state')).toEqual({ n: 1 });
   });
 
-  it.each(['state = 5', 'state = null', 'state = [1]', 'state.x = 1n', 'state.self = state', 'state = () => 1'])(
-    'after an execution that leaves what is no JSON object: %s',
-    async (script) => {
-      const session = await spawn({ state: { n: 1 } });
-      const error = errorIn(await session.execute(script).result);
-      expect([error.code, error.message]).toEqual(['SERIALIZATION_ERROR', expect.stringContaining('state')]);
-      expect(await stateOf(session)).toEqual({ n: 1 });
-    },
-  );
+  it.each([
+    'state = 5',
+    'state = null',
+    'state = [1]',
+    'state.x = 1n',
+    'state.self = state',
+    'state = () => 1',
+  ])('after an execution that leaves what is no JSON object: %s', async (script) => {
+    const session = await spawn({ state: { n: 1 } });
+    const error = errorIn(await session.execute(script).result);
+    expect([error.code, error.message]).toEqual(['SERIALIZATION_ERROR', expect.stringContaining('state')]);
+    expect(await stateOf(session)).toEqual({ n: 1 });
+  });
 
   it('after a cancelled one', async () => {
     const session = await spawn({ state: { n: 1 } });
@@ -144,7 +177,9 @@ describe('the state stays as it was', () => {
     const fits = JSON.stringify({ x: 'x'.repeat(92) });
     expect(fits.length).toBe(100);
     await run(session, 'state.x = "x".repeat(92)', limits);
-    expect(failureOf(await session.execute('state.x += "x"', { limits }).result)).toBe('STATE_LIMIT_EXCEEDED');
+    expect(failureOf(await session.execute('state.x += "x"', { limits }).result)).toBe(
+      'STATE_LIMIT_EXCEEDED',
+    );
     expect(JSON.stringify(await stateOf(session))).toBe(fits);
   });
 });

@@ -100,7 +100,11 @@ describe('a call', () => {
 
   it('tells its handler who calls, for whom, and until when that is sure', async () => {
     const before = Date.now();
-    const { session, execution } = await run('await callTool("users.put", 1); await callTool("fail")'.replace('; await', '; try { await').concat(' } catch {}'));
+    const { session, execution } = await run(
+      'await callTool("users.put", 1); await callTool("fail")'
+        .replace('; await', '; try { await')
+        .concat(' } catch {}'),
+    );
     const { epoch } = await session.info();
     expect(calls.map(({ name }) => name)).toEqual(['users.put', 'fail']);
     for (const [index, { ctx }] of calls.entries()) {
@@ -138,11 +142,27 @@ describe('a call', () => {
 describe('a call that fails', () => {
   it.each<[string, string, unknown]>([
     ['its handler throws', 'callTool("fail")', ['ToolError', 'not today']],
-    ['there is no such tool', 'callTool("nothing.here")', ['UnknownToolError', expect.stringContaining('nothing.here')]],
-    ['its name is a word of the language', 'callTool("constructor")', ['UnknownToolError', expect.anything()]],
+    [
+      'there is no such tool',
+      'callTool("nothing.here")',
+      ['UnknownToolError', expect.stringContaining('nothing.here')],
+    ],
+    [
+      'its name is a word of the language',
+      'callTool("constructor")',
+      ['UnknownToolError', expect.anything()],
+    ],
     ['it takes too long', 'callTool("slow")', ['ToolError', expect.stringMatching(/50/)]],
-    ['its arguments are not what its schema wants', 'callTool("typed", { n: 1.5, on: 0 })', [expect.any(String), expect.stringMatching(/\bn\b/)]],
-    ['its result is not what its schema promises', 'callTool("typed", { n: 13, on: 0 })', [expect.any(String), expect.stringMatching(/double/)]],
+    [
+      'its arguments are not what its schema wants',
+      'callTool("typed", { n: 1.5, on: 0 })',
+      [expect.any(String), expect.stringMatching(/\bn\b/)],
+    ],
+    [
+      'its result is not what its schema promises',
+      'callTool("typed", { n: 13, on: 0 })',
+      [expect.any(String), expect.stringMatching(/double/)],
+    ],
     ['its result is no JSON', 'callTool("odd")', [expect.any(String), expect.anything()]],
     ['its arguments are no JSON', 'callTool("users.get", 1n)', [expect.any(String), expect.anything()]],
   ])('because %s is an error that the script can catch', async (_why, call, error) => {
@@ -253,7 +273,10 @@ describe('calls that a script did not wait for', () => {
       ['wait', 'unknown'],
       ['users.get', 'completed'],
     ]);
-    await until(() => calls[0]?.ctx.signal.aborted === true, 'its handler has been told');
+    await until(
+      () => calls.find(({ name }) => name === 'wait')?.ctx.signal.aborted === true,
+      'its handler has been told',
+    );
     gate.open();
     expect(valueIn(await session.execute('return 2').result)).toBe(2);
     expect(hostOf(system, session.id)?.broker.actor(session.id)?.context.pending).toEqual([]);

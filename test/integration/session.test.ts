@@ -86,17 +86,17 @@ describe('making a session', () => {
     expect(message).toContain(key);
   });
 
-  it.each(['session', 'none'] as const)('is refused where the id is taken (durability %s)', async (durability) => {
-    const { id } = await spawn({ id: `taken-${durability}`, durability });
-    expect(await codeOf(() => spawn({ id }))).toBe('ALREADY_EXISTS');
-    expect(await codeOf(() => spawn({ id, durability: 'none' }))).toBe('ALREADY_EXISTS');
-  });
+  it.each(['session', 'none'] as const)(
+    'is refused where the id is taken (durability %s)',
+    async (durability) => {
+      const { id } = await spawn({ id: `taken-${durability}`, durability });
+      expect(await codeOf(() => spawn({ id }))).toBe('ALREADY_EXISTS');
+      expect(await codeOf(() => spawn({ id, durability: 'none' }))).toBe('ALREADY_EXISTS');
+    },
+  );
 
   it('gives it what it was given, and an id of its own', async () => {
-    const [one, other] = await Promise.all([
-      spawn({ labels: { region: 'us' }, state: { a: 1 } }),
-      spawn(),
-    ]);
+    const [one, other] = await Promise.all([spawn({ labels: { region: 'us' }, state: { a: 1 } }), spawn()]);
     expect(one.id).not.toBe(other.id);
     expect(await one.info()).toEqual({
       id: one.id,
@@ -155,7 +155,9 @@ describe('what execute is given', () => {
     const script = 'await callTool("hear", 1); await callTool("hear", 2); return [input.x, Math.random()]';
     expect(failureOf(await session.execute(script).result)).toBe('TOOL_CALL_LIMIT_EXCEEDED');
     const limits = { maxToolCalls: 2 };
-    const runs = [1, 1, 2].map((seed) => session.execute(script, { input: { x: 'given' }, seed, limits }).result);
+    const runs = [1, 1, 2].map(
+      (seed) => session.execute(script, { input: { x: 'given' }, seed, limits }).result,
+    );
     const [one, same, other] = (await Promise.all(runs)).map((result) => valueIn(result) as unknown[]);
     expect(one?.[0]).toBe('given');
     expect(same).toEqual(one);
@@ -179,7 +181,13 @@ describe('executions of one session', () => {
     await until(() => gate.waiting === 3, 'three run');
     await Promise.all(runs.map(({ accepted }) => accepted));
     const { executions, status } = await session.info();
-    expect(executions.map((each) => each.status)).toEqual(['running', 'running', 'running', 'queued', 'queued']);
+    expect(executions.map((each) => each.status)).toEqual([
+      'running',
+      'running',
+      'running',
+      'queued',
+      'queued',
+    ]);
     expect(status).toBe('executing');
     expect(heard.toSorted()).toEqual([1, 2, 3]);
     gate.open();
@@ -376,10 +384,20 @@ describe('how a script ends', () => {
     [
       'a thrown error',
       '\nthrow new TypeError("no")',
-      { code: 'SCRIPT_ERROR', name: 'TypeError', message: 'no', stack: expect.stringContaining('script.js:2:') },
+      {
+        code: 'SCRIPT_ERROR',
+        name: 'TypeError',
+        message: 'no',
+        stack: expect.stringContaining('script.js:2:'),
+      },
       undefined,
     ],
-    ['an unknown tool', 'await callTool("nothing")', { code: 'UNKNOWN_TOOL', outcome: 'completed' }, undefined],
+    [
+      'an unknown tool',
+      'await callTool("nothing")',
+      { code: 'UNKNOWN_TOOL', outcome: 'completed' },
+      undefined,
+    ],
     ['too much CPU time', 'for (;;) {}', { code: 'CPU_LIMIT_EXCEEDED' }, { cpuMs: 100 }],
     [
       'too much memory',
@@ -387,8 +405,18 @@ describe('how a script ends', () => {
       { code: 'MEMORY_LIMIT_EXCEEDED' },
       { memoryBytes: 16 * 1024 * 1024 },
     ],
-    ['too large a result', 'return "x".repeat(100)', { code: 'RESULT_LIMIT_EXCEEDED' }, { maxResultBytes: 50 }],
-    ['too much output', 'console.log("x".repeat(100))', { code: 'OUTPUT_LIMIT_EXCEEDED' }, { maxOutputBytes: 50 }],
+    [
+      'too large a result',
+      'return "x".repeat(100)',
+      { code: 'RESULT_LIMIT_EXCEEDED' },
+      { maxResultBytes: 50 },
+    ],
+    [
+      'too much output',
+      'console.log("x".repeat(100))',
+      { code: 'OUTPUT_LIMIT_EXCEEDED' },
+      { maxOutputBytes: 50 },
+    ],
     ['a result that is no JSON', 'return 1n', { code: 'SERIALIZATION_ERROR' }, undefined],
     ['too long a source', 'return 1234567890', { code: 'SOURCE_LIMIT_EXCEEDED' }, { maxSourceBytes: 10 }],
   ])('is told by its code: %s', async (_what, code, error, limits) => {
@@ -445,7 +473,10 @@ describe('the end of a session', () => {
     await session.close();
     expect(errorIn(await run.result)).toMatchObject({ code: 'CLOSED', outcome: 'unknown' });
     expect(errorIn(await queued.result)).toMatchObject({ code: 'CLOSED', outcome: 'not_started' });
-    expect(errorIn(await session.execute('return 1').result)).toMatchObject({ code: 'CLOSED', outcome: 'not_started' });
+    expect(errorIn(await session.execute('return 1').result)).toMatchObject({
+      code: 'CLOSED',
+      outcome: 'not_started',
+    });
     expect((await session.info()).status).toBe('closed');
     expect(failureOf(await session.result(run.id))).toBe('CLOSED');
     await session.close();

@@ -64,9 +64,15 @@ describe('createSystem', () => {
   });
 
   it('takes an explicit undefined for the default', async () => {
-    const system = await open({ brokers: undefined, limits: undefined, pool: { poolSize: 1, uid: undefined } });
+    const system = await open({
+      brokers: undefined,
+      limits: undefined,
+      pool: { poolSize: 1, uid: undefined },
+    });
     const session = await system.spawnSession({ limits: undefined, id: undefined });
-    expect(valueIn(await session.execute('return 1', { input: undefined, signal: undefined }).result)).toBe(1);
+    expect(valueIn(await session.execute('return 1', { input: undefined, signal: undefined }).result)).toBe(
+      1,
+    );
   });
 });
 
@@ -90,7 +96,13 @@ describe('what a system shows', () => {
       'the brokers tell of four sessions',
     );
     for (const runtime of system.runtimes())
-      expect(runtime).toEqual({ id: runtime.id, labels: {}, capacity: 16, load: expect.any(Number), draining: false });
+      expect(runtime).toEqual({
+        id: runtime.id,
+        labels: {},
+        capacity: 16,
+        load: expect.any(Number),
+        draining: false,
+      });
     gate.open();
     for (const run of runs) valueIn(await run.result);
   });

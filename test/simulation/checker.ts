@@ -301,13 +301,11 @@ export class Checker {
   }
 
   told(session: string, id: string, result: ExecutionResult): void {
-    const lives = this.#options.ledger.session(session)?.executions.get(id) ?? [];
-    const text = JSON.stringify(result);
-    if (lives.some((life) => life.result !== undefined && JSON.stringify(JSON.parse(life.result)) === text))
-      return;
+    const execution = this.#options.ledger.execution(session, id);
+    const known = execution?.result;
+    if (known !== undefined && JSON.stringify(JSON.parse(known)) === JSON.stringify(result)) return;
     // It may have been forgotten in the step that ended it.
-    if (lives.some((life) => life.ended && life.result === undefined)) return;
-    const known = lives.at(-1)?.result ?? 'none';
+    if (execution?.ended === true && known === undefined) return;
     throw new Violation(
       'I2',
       `a client was told a result of ${session}/${id} that was never committed: ${text}; committed: ${known}`,
@@ -318,11 +316,8 @@ export class Checker {
 
   finish(): void {
     for (const session of this.#options.ledger.sessions.values()) {
-      for (const lives of session.executions.values()) {
-        for (const life of lives) {
-          if (!life.ended)
-            throw new Violation('I5', `${session.id}/${life.id} was accepted and has not ended`);
-        }
+      for (const { id, ended } of session.executions.values()) {
+        if (!ended) throw new Violation('I5', `${session.id}/${id} was accepted and has not ended`);
       }
     }
   }

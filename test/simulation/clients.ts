@@ -25,6 +25,8 @@ interface Command {
   readonly id: string;
   readonly source: string;
   readonly seed: number;
+  /** By the clock of the client that issued it first. */
+  readonly issuedAt: number;
   readonly submissions: Submission[];
 }
 
@@ -173,6 +175,7 @@ export class Clients {
       id: `x${this.#commands.length + 1}`,
       source: makeProgram(random, style),
       seed: random.next(),
+      issuedAt: process.clock.now(),
       submissions: [],
     };
     this.#commands.push(command);
@@ -181,12 +184,10 @@ export class Clients {
 
   /** The same id again: mostly with the same bytes. */
   #repeat(process: Process, session: SessionRef): void {
-    const { random, style, ledger } = this.#options;
+    const { random, style } = this.#options;
     const commands = this.#commands.filter((command) => command.session === session.id);
     if (commands.length === 0) return;
     const command = random.pick(commands);
-    // An id that the session has forgotten, sent again as a new command, is a new command: see the report.
-    if (ledger.execution(command.session, command.id)?.forgotten === true) return;
     this.#submit(
       process,
       session,
@@ -197,13 +198,13 @@ export class Clients {
 
   #submit(process: Process, session: SessionRef, command: Command, source: string): void {
     const { random, checker } = this.#options;
-    const { id, seed } = command;
+    const { id, seed, issuedAt } = command;
     this.#note(
       process,
       'executes',
       `${session.id}/${id}${source === command.source ? '' : ' with other bytes'}`,
     );
-    const handle = session.execute(source, { commandId: id, seed });
+    const handle = session.execute(source, { commandId: id, seed, issuedAt });
     const submission: Submission = { source, client: process, handle, state: 'pending', settled: false };
     command.submissions.push(submission);
     if (random.chance(0.3)) void this.#follow(process, handle, session.id);

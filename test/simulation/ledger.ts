@@ -19,7 +19,6 @@ import type {
 } from '../../src/store/store.ts';
 import { Violation } from './violation.ts';
 
-/** One life of an execution's id. */
 export interface ExecutionLedger {
   readonly session: string;
   readonly id: string;
@@ -61,8 +60,7 @@ export interface SessionLedger {
   publishedSeq: number;
   readonly events: string[];
   readonly operations: Set<string>;
-  /** By id: its lives, the last of which may go on. */
-  readonly executions: Map<string, ExecutionLedger[]>;
+  readonly executions: Map<string, ExecutionLedger>;
   state: string;
   closed: '' | 'closed' | 'expired';
   /** Something was forgotten: commands may be refused as expired. */
@@ -83,7 +81,7 @@ export class Ledger {
   }
 
   execution(session: string, id: string): ExecutionLedger | undefined {
-    return this.sessions.get(session)?.executions.get(id)?.at(-1);
+    return this.sessions.get(session)?.executions.get(id);
   }
 
   // ---- leases --------------------------------------------------------------------------------------------
@@ -203,7 +201,7 @@ export class Ledger {
         );
       const id = event.executionId ?? '';
       if (event.type === 'session_init') this.#begin(ledger, id, fields);
-      const execution = ledger.executions.get(id)?.at(-1);
+      const execution = ledger.executions.get(id);
       if (execution === undefined || execution.ended)
         throw new Violation('I2', `${session}: ${event.type} of ${id}, which has not begun or has ended`);
       execution.events.push(event);
@@ -215,11 +213,9 @@ export class Ledger {
   }
 
   #begin(ledger: SessionLedger, id: string, fields: NonNullable<Commit['fields']>): void {
-    const lives = ledger.executions.get(id) ?? [];
-    const last = lives.at(-1);
-    if (last !== undefined && !last.forgotten) throw new Violation('I2', `${ledger.id}: ${id} began twice`);
+    if (ledger.executions.has(id)) throw new Violation('I2', `${ledger.id}: ${id} began twice`);
     const { seed } = JSON.parse(fields[`spec:${id}`] ?? '{}') as { readonly seed: ExecutionLedger['seed'] };
-    lives.push({
+    ledger.executions.set(id, {
       session: ledger.id,
       id,
       source: fields[`source:${id}`] ?? '',
@@ -239,12 +235,11 @@ export class Ledger {
       ended: false,
       forgotten: false,
     });
-    ledger.executions.set(id, lives);
   }
 
   #takeJournal(ledger: SessionLedger, { session, journal = [] }: Commit): void {
     for (const { execution: id, entries } of journal) {
-      const execution = ledger.executions.get(id)?.at(-1);
+      const execution = ledger.executions.get(id);
       if (execution === undefined)
         throw new Violation('I2', `${session}: a journal of ${id}, which has not begun`);
       for (const text of entries) this.#takeEntry(execution, JSON.parse(text) as JournalEntry);
@@ -275,7 +270,7 @@ export class Ledger {
     ledger.maxActivations = Math.max(ledger.maxActivations, context.activations);
     this.#retireAttempts(ledger);
     for (const { id, startTime, attempt } of context.executions) {
-      const execution = ledger.executions.get(id)?.at(-1);
+      const execution = ledger.executions.get(id);
       if (execution === undefined) continue;
       if (attempt !== undefined) {
         execution.attempts.add(attempt.id);
@@ -292,8 +287,8 @@ export class Ledger {
   }
 
   #retireAttempts({ executions }: SessionLedger): void {
-    for (const lives of executions.values()) {
-      for (const attempt of lives.at(-1)?.attempts ?? []) {
+    for (const { attempts } of executions.values()) {
+      for (const attempt of attempts) {
         const known = this.attempts.get(attempt);
         if (known !== undefined) known.present = false;
       }
@@ -303,7 +298,7 @@ export class Ledger {
   #takeResults(ledger: SessionLedger, { fields = {} }: Commit, ended: readonly ExecutionLedger[]): void {
     for (const [name, text] of Object.entries(fields)) {
       if (!name.startsWith('result:') || text === null) continue;
-      const execution = ledger.executions.get(name.slice('result:'.length))?.at(-1);
+      const execution = ledger.executions.get(name.slice('result:'.length));
       if (execution === undefined || !ended.includes(execution) || execution.result !== undefined)
         throw new Violation('I2', `${ledger.id}: ${name} was written, and not by the commit of its end`);
       execution.result = text;
@@ -313,7 +308,7 @@ export class Ledger {
 
   #forget(ledger: SessionLedger, id: string): void {
     ledger.forgot = true;
-    const execution = ledger.executions.get(id)?.at(-1);
+    const execution = ledger.executions.get(id);
     if (execution === undefined || !execution.ended)
       throw new Violation('I5', `${ledger.id}: ${id} was forgotten, and it has not ended`);
     execution.forgotten = true;

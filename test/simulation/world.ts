@@ -252,8 +252,7 @@ export class World {
   #open(): readonly string[] {
     const open: string[] = [...this.clients.openCommands];
     for (const { id, executions } of this.ledger.sessions.values()) {
-      for (const lives of executions.values())
-        for (const life of lives) if (!life.ended) open.push(`${id}/${life.id}`);
+      for (const execution of executions.values()) if (!execution.ended) open.push(`${id}/${execution.id}`);
     }
     return open;
   }
