@@ -39,6 +39,7 @@ export {
   type BrokerInfo,
   type CreateSystemOptions,
   createSystem,
+  type ExecutionJournal,
   type RuntimeInfo,
   type System,
 } from './system.ts';

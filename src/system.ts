@@ -16,6 +16,7 @@ import { logBroker, logPool } from './ops/logs.ts';
 import { type EnclaveMetrics, meter } from './ops/metrics.ts';
 import { resolveSystemOptions, type SystemOptions } from './options.ts';
 import { PoolSandbox } from './poolsandbox.ts';
+import type { JournalRead } from './protocol.ts';
 import type { ExecutionResult } from './result.ts';
 import { RuntimeHost } from './runtime/host.ts';
 import { type RerunReport, rerun } from './runtime/rerun.ts';
@@ -39,6 +40,9 @@ export interface CreateSystemOptions extends SystemOptions {
   /** A prom-client registry that gets the `enclave_*` metrics. Default: none. */
   readonly registry?: Registry | undefined;
 }
+
+/** An execution's script, what it was given and everything that it was handed. */
+export type ExecutionJournal = JournalRead;
 
 /** A runtime as its last heartbeat showed it. */
 export interface RuntimeInfo {
@@ -163,11 +167,19 @@ export class System implements AsyncDisposable {
   }
 
   /**
+   * The journal of an execution, as JSON data: what `rerun` and the command `enclave rerun` run again. It holds the
+   * script, its input and everything that it was handed. Rejects as NOT_FOUND if the session does not remember it.
+   */
+  journal(executionId: string, { sessionId }: { readonly sessionId: string }): Promise<ExecutionJournal> {
+    return this.#client.journal(sessionId, executionId);
+  }
+
+  /**
    * Run an execution that ended again from its journal, without calling any tool, and show its trace: for debugging.
    * Rejects as NOT_FOUND if the session does not remember the execution.
    */
   async rerun(executionId: string, { sessionId }: { readonly sessionId: string }): Promise<RerunReport> {
-    const journal = await this.#client.journal(sessionId, executionId);
+    const journal = await this.journal(executionId, { sessionId });
     const [runtime] = this.#runtimes;
     if (runtime === undefined) throw new EnclaveError('NO_RUNTIME', 'This system hosts no runtime');
     return rerun(new PoolSandbox(runtime.pool), this.#clock, journal);

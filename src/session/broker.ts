@@ -8,7 +8,7 @@
  *      releases it.
  */
 
-import { newSession } from '../../actors/session.ts';
+import { isQuiet, newSession } from '../../actors/session.ts';
 import type { Answer, SessionSettings } from '../../actors/sessiondata.ts';
 import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
@@ -300,6 +300,7 @@ export class Broker {
       return success({ session, broker: undefined, retryAfterMs }, 0);
     }
     const { record, fields } = reply;
+    this.#orphans.add(session);
     if (!this.#lease.holds(owner)) return notNow();
     const loaded = await loadSession(store, record, fields);
     const { seq, publishedSeq } = record;
@@ -376,6 +377,7 @@ export class Broker {
       publishedSeq: from.publishedSeq,
       onSilenced: () => {
         this.#drop(session, actor);
+        if (from.persistence.durable && this.#lease.holds(from.owner)) this.#orphans.add(session);
         this.#notice({ type: 'session.fenced', session });
       },
       onPurge: () => void this.#purge(session),
@@ -388,8 +390,11 @@ export class Broker {
       bus.subscribe(subjects.sessionIn(session, '*'), ({ body }) => this.#hear(actor, body)),
     ];
     this.#hosted.set(session, { actor, subscriptions, tools, moving: false });
+    this.#orphans.delete(session);
     return actor;
   }
+  /** Owned by this broker's incarnation, as far as the store knows, and without an actor: something failed. */
+  readonly #orphans = new Set<string>();
 
   #tool(name: string, allowed: readonly string[] | undefined): ToolFacts | undefined {
     const facts = this.#options.tool(name);
@@ -561,6 +566,9 @@ export class Broker {
     const { epoch, durable } = actor.persistence;
     if (!durable)
       return failure('INVALID_ARGUMENT', "A session of durability 'none' cannot hibernate", epoch);
+    // Its messages are stopped only if it looks as if it would agree.
+    if (!isQuiet(actor.context))
+      return failure('OVERLOADED', 'The session has executions under way', epoch, { retryAfterMs: 1_000 });
     const answer = await this.#giveUp(hosted, (ref, around) => ({
       type: 'session.hibernate',
       ref,
@@ -654,6 +662,7 @@ export class Broker {
       for (const owner of owners) {
         for (const session of await store.workOf(owner, SCAN_LIMIT)) await this.#takeOver(session);
       }
+      for (const session of this.#orphans) await this.#takeOver(session);
       for (const session of await store.dueWakes(clock.now(), SCAN_LIMIT)) await this.#takeOver(session);
     } catch (error) {
       if (!(error instanceof StoreError)) this.#notice({ type: 'error', session: undefined, error });
@@ -668,9 +677,11 @@ export class Broker {
     if (this.#hosted.has(session) || this.#activating.has(session) || this.#state !== 'open') return;
     const reply = await this.#activate(session, 0);
     if (!reply.ok) {
-      if (reply.error.code === 'NOT_FOUND') await store.cleanIndexes(session);
-      return;
+      if (reply.error.code !== 'NOT_FOUND') return;
+      this.#orphans.delete(session);
+      return store.cleanIndexes(session);
     }
+    this.#orphans.delete(session);
     if (reply.value.broker === undefined) return;
     const actor = this.#hosted.get(session)?.actor;
     actor?.tell(() => ({
@@ -739,10 +750,11 @@ function exists(session: string): Reply<never> {
   return failure('ALREADY_EXISTS', `There is a session "${session}" already`, 0);
 }
 
+/** Every request may be sent again: commands carry their ids, and the rest changes nothing. */
 function unavailable(error: unknown): Reply<never> {
-  const code = error instanceof StoreError ? 'UNAVAILABLE' : 'UNAVAILABLE';
   const message = error instanceof StoreError ? 'The store could not answer' : 'The broker failed to answer';
-  return failure(code, message, 0, { retryAfterMs: 100 }, 'unknown');
+  const reply = failure('UNAVAILABLE', message, 0, { retryAfterMs: 100 }, 'unknown');
+  return reply.ok ? reply : { ...reply, error: { ...reply.error, retryable: true } };
 }
 
 function refused(answer: Extract<Answer, { ok: false }>, epoch: number): Reply<never> {

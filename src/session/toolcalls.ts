@@ -16,8 +16,12 @@ import type { Subjects } from '../subjects.ts';
 
 /** Longest wait for a provider to take a call on, in ms. */
 const TAKE_MS = 1_000;
-/** How long providers may take to say that a call is theirs, in ms. */
-const LOCATE_MS = 1_000;
+/**
+ * How often providers are asked whether a call is theirs, and how long they have after each time, in ms: a message
+ * may be lost, and one that is not asked tells an end again within two seconds.
+ */
+const LOCATE_TIMES = 5;
+const LOCATE_MS = 500;
 /** A provider is asked for a call that it has had for this long, in ms. */
 const CHECK_MS = 2_000;
 /** Answers missing in a row after which a provider is taken for gone. */
@@ -31,6 +35,8 @@ interface Call {
   checkedAt: number;
   checking: boolean;
   silent: number;
+  /** Nobody waits for it any more. */
+  cancelled: boolean;
 }
 
 export interface ToolCallsOptions {
@@ -87,6 +93,7 @@ export class ToolCalls {
       const taken = (await bus.request(subjectOf(message), message, {
         timeoutMs: TAKE_MS,
       })) as Reply<CallTaken>;
+      if (call.cancelled && taken.ok) return this.#tellCancelled(call, taken.value.provider);
       if (!this.#current(call)) return;
       if (taken.ok) {
         call.provider = taken.value.provider;
@@ -117,13 +124,17 @@ export class ToolCalls {
 
   /** Ask every provider for it; nobody's call is lost (P3). */
   locate(execution: string, index: number): void {
+    this.#seek(this.#open(execution, index), LOCATE_TIMES);
+  }
+
+  #seek(call: Call, times: number): void {
     const { clock, subjects, onLost } = this.#options;
-    const call = this.#open(execution, index);
     this.#publish(subjects.providerProbe, { t: 'probe', keys: [call.key] });
     clock.after(LOCATE_MS, () => {
       if (!this.#current(call) || call.provider !== undefined) return;
+      if (times > 1) return this.#seek(call, times - 1);
       this.#calls.delete(call.key);
-      onLost(execution, index);
+      onLost(call.execution, call.index);
     });
   }
 
@@ -131,9 +142,14 @@ export class ToolCalls {
   cancel(execution: string, index: number): void {
     const key = this.#key(execution, index);
     const call = this.#calls.get(key);
+    if (call === undefined) return;
     this.#calls.delete(key);
-    if (call?.provider !== undefined)
-      this.#publish(this.#options.subjects.providerCmd(call.provider), { t: 'cancel', key });
+    call.cancelled = true;
+    if (call.provider !== undefined) this.#tellCancelled(call, call.provider);
+  }
+
+  #tellCancelled({ key }: Call, provider: string): void {
+    this.#publish(this.#options.subjects.providerCmd(provider), { t: 'cancel', key });
   }
 
   // ---- what comes ----------------------------------------------------------------------------------------
@@ -224,6 +240,7 @@ export class ToolCalls {
       checkedAt: this.#options.clock.monotonic(),
       checking: false,
       silent: 0,
+      cancelled: false,
     };
     this.#calls.set(key, call);
     return call;
