@@ -50,6 +50,7 @@ export class Attempt {
   /** What the next report will tell. */
   #items = NOTHING;
   #waiting = false;
+  #heardAt: number;
   /** A report is due at the end of this turn. */
   #due = false;
   /** An end was told in the place of something that no message could hold (A4). */
@@ -62,6 +63,7 @@ export class Attempt {
     this.#port = port;
     this.#epoch = offer.epoch;
     this.#received = offer.deliveries.length;
+    this.#heardAt = port.clock.monotonic();
   }
 
   get epoch(): number {
@@ -72,12 +74,12 @@ export class Attempt {
     return this.#phase === 'running';
   }
 
-  /** Its end was acknowledged. */
   /** Deliveries received so far, without a gap. */
   get received(): number {
     return this.#received;
   }
 
+  /** Its end was acknowledged. */
   get settled(): boolean {
     return this.#phase === 'ended' && this.#outbox.size === 0;
   }
@@ -100,6 +102,7 @@ export class Attempt {
   admits(epoch: number): boolean {
     if (epoch < this.#epoch) return false;
     this.#epoch = epoch;
+    this.#heardAt = this.#port.clock.monotonic();
     return true;
   }
 
@@ -125,14 +128,13 @@ export class Attempt {
   /** Reports up to this number are committed. */
   acknowledge(n: number): void {
     const before = this.#outbox.bytes;
-    this.#outbox.acknowledge(n, this.#port.clock.monotonic());
+    this.#outbox.acknowledge(n);
     this.#port.kept(this.#outbox.bytes - before);
   }
 
   /** A new owner, or one that doubts: it gets everything that is not acknowledged, now. */
   reattach(): void {
     const now = this.#port.clock.monotonic();
-    this.#outbox.touch(now);
     this.#resend(now, 0);
   }
 
@@ -141,7 +143,7 @@ export class Attempt {
   /** Send again what was sent `ageMs` ago or earlier. Returns for how long its owner has been silent, in ms. */
   sweep(now: number, ageMs: number): number {
     this.#resend(now, ageMs);
-    return this.#outbox.silence(now);
+    return now - this.#heardAt;
   }
 
   /** End it without a word. */

@@ -5,8 +5,9 @@
  * Invariants:
  *  H1  An attempt id is started at most once: from its acceptance on it is aboard, and afterwards it has a tombstone.
  *  H2  What was answered as not running is never started afterwards.
- *  H3  An attempt is aboard until its end is acknowledged, its owner stops it, or nobody acknowledges for `orphanMs`.
- *  H4  Timers: one for heartbeats, and one sweep for all attempts, set only while something is unacknowledged.
+ *  H3  An attempt is aboard until its end is acknowledged, its owner stops it, or no owner was heard for `orphanMs`: a
+ *      `stop` may be lost, and a living owner asks after an attempt that is quiet every few seconds.
+ *  H4  Timers: one for heartbeats, and one sweep for all attempts, set only while there are any.
  */
 import { hash } from 'node:crypto';
 import type { Versions } from '../../actors/attempt.ts';
@@ -57,7 +58,7 @@ export interface RuntimeHostOptions {
   readonly maxUnacknowledgedBytes?: number | undefined;
   /** For how long an attempt's id is refused after its end, in ms. Default 600,000; at most 10,000 ids. */
   readonly tombstoneMs?: number | undefined;
-  /** An attempt is stopped and forgotten if nothing of what it told is acknowledged for this long, in ms. Default 300,000. */
+  /** An attempt is stopped and forgotten if its owner says nothing to it for this long, in ms. Default 60,000. */
   readonly orphanMs?: number | undefined;
 }
 
@@ -86,7 +87,7 @@ export class RuntimeHost {
 
   constructor(options: RuntimeHostOptions) {
     const { id, bus, clock, subjects, sandbox, labels, heartbeatMs = 1_000, resendMs = 1_000 } = options;
-    const { maxUnacknowledgedBytes = 8 * MiB, tombstoneMs = 600_000, orphanMs = 300_000 } = options;
+    const { maxUnacknowledgedBytes = 8 * MiB, tombstoneMs = 600_000, orphanMs = 60_000 } = options;
     this.id = id;
     this.#bus = bus;
     this.#clock = clock;
@@ -104,7 +105,6 @@ export class RuntimeHost {
       send: (subject, report) => this.#send(subject, report),
       kept: (bytes) => {
         this.#keptBytes += bytes;
-        if (bytes > 0) this.#sweepLater();
       },
       ended: () => {
         this.#running--;
@@ -247,6 +247,7 @@ export class RuntimeHost {
     const attempt = new Attempt(offer, this.#subjects.sessionIn(offer.session, offer.attempt), this.#port);
     this.#attempts.set(offer.attempt, attempt);
     this.#running++;
+    this.#sweepLater();
     attempt.start(this.#sandbox, specOf(offer));
     this.#heartbeats.noteLoad();
   }
@@ -303,14 +304,9 @@ export class RuntimeHost {
   #sweep(): void {
     this.#cancelSweep = undefined;
     const now = this.#clock.monotonic();
-    let owing = false;
-    for (const attempt of this.#attempts.values()) {
-      if (!attempt.owes) continue;
-      if (attempt.sweep(now, this.#resendMs) >= this.#orphanMs)
-        this.#forget(attempt); // H3
-      else owing = true;
-    }
-    if (owing) this.#sweepLater();
+    for (const attempt of this.#attempts.values())
+      if (attempt.sweep(now, this.#resendMs) >= this.#orphanMs) this.#forget(attempt); // H3
+    if (this.#attempts.size > 0) this.#sweepLater();
   }
 }
 

@@ -22,8 +22,6 @@ interface Kept {
 export class Outbox {
   #kept: Kept[] = [];
   #bytes = 0;
-  /** Since when nothing was acknowledged although something is kept. */
-  #since = 0;
 
   get size(): number {
     return this.#kept.length;
@@ -36,32 +34,19 @@ export class Outbox {
 
   /** Keep a report that was just sent. */
   add(report: Report, bytes: number, now: number): void {
-    if (this.#kept.length === 0) this.#since = now;
     this.#kept.push({ report, bytes, sentAt: now });
     this.#bytes += bytes;
   }
 
   /** Forget the reports up to this number (O1). */
-  acknowledge(n: number, now: number): void {
+  acknowledge(n: number): void {
     let count = 0;
     for (const { report, bytes } of this.#kept) {
       if (report.n > n) break;
       this.#bytes -= bytes;
       count++;
     }
-    if (count === 0) return;
     this.#kept.splice(0, count);
-    this.#since = now;
-  }
-
-  /** The owner showed that it is there. */
-  touch(now: number): void {
-    this.#since = now;
-  }
-
-  /** How long its owner has been silent about what is kept, in ms. */
-  silence(now: number): number {
-    return this.#kept.length === 0 ? 0 : now - this.#since;
   }
 
   /** Those last sent `ageMs` ago or longer, which count as sent now (O2). With `ageMs` 0: all. */

@@ -10,7 +10,6 @@
  *  A4  Steps that need no haste (output, sleeps, calls of `read` tools) are committed together within
  *      {@link LAZY_MS}, or with the next step that does.
  */
-import { type SnapshotFrom, transition } from 'xstate';
 import { type ExecutionEvent, PROTOCOL_VERSION } from '../../actors/events.ts';
 import { hasWork, isQuiet, nextWake, type SessionStateValue, sessionMachine } from '../../actors/session.ts';
 import type {
@@ -36,6 +35,7 @@ import { SessionJournal } from './journal.ts';
 import type { Persistence } from './persistence.ts';
 import { resultJson } from './results.ts';
 import { textOf } from './snapshot.ts';
+import { type SessionSnapshot, step } from './step.ts';
 import { ToolCalls } from './toolcalls.ts';
 
 /** Longest wait of a step that needs no haste, in ms, and the output that ends it, in UTF-16 units. */
@@ -128,7 +128,7 @@ export class SessionActor {
   readonly attempts: Attempts;
   readonly calls: ToolCalls;
   readonly #options: SessionActorOptions;
-  #snapshot: SnapshotFrom<typeof sessionMachine>;
+  #snapshot: SessionSnapshot;
   #state: string;
   readonly #live: Map<string, LiveExecution>;
   #mailbox: Fact[] = [];
@@ -354,7 +354,7 @@ export class SessionActor {
     for (const fact of facts) {
       const event = fact();
       if (event === undefined) continue;
-      [this.#snapshot] = transition(sessionMachine, this.#snapshot, event);
+      this.#snapshot = step(this.#snapshot, event);
       this.#collect(this.context.out, event);
     }
     if (this.#batch.urgent || this.#batch.output >= LAZY_OUTPUT) return this.#commit();
@@ -626,10 +626,14 @@ export class SessionActor {
     };
   }
 
-  /** Resolves when what can be read from the actor is committed; at once if it is, or if the actor has stopped. */
-  async committed(): Promise<void> {
-    while (this.#committing && !this.#stopped)
-      await new Promise<void>((resolve) => this.#whenCommitted.push(resolve));
+  /** True while what can be read from the actor is not committed: whoever answers from it waits for {@link committed} first, and looks again. */
+  get committing(): boolean {
+    return this.#committing && !this.#stopped;
+  }
+
+  /** Resolves when the commit under way is over. */
+  committed(): Promise<void> {
+    return new Promise((resolve) => this.#whenCommitted.push(resolve));
   }
   #whenCommitted: (() => void)[] = [];
 
@@ -652,10 +656,11 @@ export class SessionActor {
     return new Promise((resolve) => {
       const ref = ++this.#refs;
       this.#waiting.set(ref, resolve);
-      [this.#snapshot] = transition(sessionMachine, this.#snapshot, fact(ref, this.#around()));
+      const event = fact(ref, this.#around());
+      this.#snapshot = step(this.#snapshot, event);
       const { out } = this.context;
       this.#releasing = out.replies.some(({ answer }) => answer.ok);
-      this.#collect(out, fact(ref, this.#around()));
+      this.#collect(out, event);
       this.#commit();
     });
   }

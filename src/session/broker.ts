@@ -432,7 +432,7 @@ export class Broker {
   async #info({ session }: AskSession): Promise<Reply<unknown>> {
     const hosted = this.#hosted.get(session);
     if (hosted !== undefined) {
-      await hosted.actor.committed();
+      while (hosted.actor.committing) await hosted.actor.committed();
       return success(infoOf(hosted.actor, this.id), hosted.actor.persistence.epoch);
     }
     const record = await this.#options.store.load(session);

@@ -38,14 +38,14 @@ export async function answerCommand(
     case 'close':
       return told(actor, await actor.ask((ref, around) => ({ type: 'session.close', ref, ...around })));
     case 'result': {
-      await actor.committed();
+      while (actor.committing) await actor.committed();
       const running = actor.context.executions.some(({ id }) => id === command.execution);
       if (running) return success({ status: 'running', result: undefined }, epoch);
       const result = await actor.persistence.readField(`result:${command.execution}`);
       return success({ status: result === undefined ? 'unknown' : 'ended', result }, epoch);
     }
     case 'info':
-      await actor.committed();
+      while (actor.committing) await actor.committed();
       return success(infoOf(actor, broker), epoch);
     case 'events':
       return success(await actor.persistence.readEvents(command.fromSeq, command.limit), epoch);
@@ -140,7 +140,7 @@ export async function journalOf(actor: SessionActor, execution: string): Promise
   const { persistence } = actor;
   const { epoch } = persistence;
   const read = (field: string): Promise<string | undefined> => persistence.readField(`${field}:${execution}`);
-  await actor.committed();
+  while (actor.committing) await actor.committed();
   const [source, input, spec, ran, base, result] = await Promise.all(
     ['source', 'input', 'spec', 'ran', 'base', 'result'].map(read),
   );

@@ -2,10 +2,22 @@
  * Parts that are wrong on purpose: each takes away one thing that durability rests on, by taking the place of a good
  * part from outside. The simulator must notice every one of them, or it proves nothing.
  */
+
+import type { Clock } from '../../src/clock.ts';
 import type { AcquireReply, Acquisition, Commit, CommitReply, Store } from '../../src/store/store.ts';
 import type { Process } from './process.ts';
+import type { SandboxDefects } from './sandbox.ts';
 import type { Scheduler } from './scheduler.ts';
-import type { Defect } from './world.ts';
+
+/** A part that is put in the place of a good one, from outside. */
+export interface Defect {
+  /** In the place of the store itself, shared by all brokers. */
+  readonly backend?: (store: Store) => Store;
+  /** In the place of one broker's handle of it. */
+  readonly store?: (store: Store, process: Process, scheduler: Scheduler) => Store;
+  readonly clock?: (clock: Clock) => Clock;
+  readonly sandbox?: SandboxDefects;
+}
 
 export type DefectName =
   /** The store takes writes of owners that were replaced. */

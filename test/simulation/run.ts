@@ -1,7 +1,8 @@
 /** Runs of seeds, one after the other, and what they found. */
 
+import type { Defect } from './defects.ts';
 import { Violation } from './violation.ts';
-import { type Defect, World } from './world.ts';
+import { World } from './world.ts';
 
 export interface Outcome {
   readonly seed: number;

@@ -3,93 +3,24 @@
  * everything that was accepted must end.
  */
 
-import { type Bus, BusError } from '../../src/bus/bus.ts';
-import type { Clock } from '../../src/clock.ts';
-import { RuntimeHost } from '../../src/runtime/host.ts';
-import { Broker, type BrokerOptions } from '../../src/session/broker.ts';
 import { MemoryStore } from '../../src/store/memory.ts';
-import { type Store, StoreError } from '../../src/store/store.ts';
 import { type Subjects, subjectsOf } from '../../src/subjects.ts';
-import { ToolProvider } from '../../src/tools/provider.ts';
 import { Checker } from './checker.ts';
-import { Clients, type SessionPlan } from './clients.ts';
+import { Clients } from './clients.ts';
+import type { Defect } from './defects.ts';
 import { Faults } from './faults.ts';
 import { Ledger } from './ledger.ts';
 import { Network } from './network.ts';
 import { type Kind, Process } from './process.ts';
 import { Random } from './random.ts';
-import { type SandboxDefects, SimulatedSandbox } from './sandbox.ts';
+import { play, type Role, type Stage } from './roles.ts';
 import { Scheduler } from './scheduler.ts';
-import { SimulatedStore } from './store.ts';
+import { drawSettings, type Settings } from './settings.ts';
 import { TOOL_NAMES, ToolWorld } from './tools.ts';
 import { Trace } from './trace.ts';
 import { Violation } from './violation.ts';
 
-/** A part that is put in the place of a good one, from outside. */
-export interface Defect {
-  /** In the place of the store itself, shared by all brokers. */
-  readonly backend?: (store: Store) => Store;
-  /** In the place of one broker's handle of it. */
-  readonly store?: (store: Store, process: Process, scheduler: Scheduler) => Store;
-  readonly clock?: (clock: Clock) => Clock;
-  readonly sandbox?: SandboxDefects;
-}
-
-export interface Settings {
-  readonly brokers: number;
-  readonly runtimes: number;
-  readonly providers: number;
-  readonly clients: number;
-  /** Brokers provide tools themselves, too. */
-  readonly shared: boolean;
-  readonly slowSoon: boolean;
-  /** Chance per step that a client does something. */
-  readonly act: number;
-  readonly capacity: number;
-  readonly skewMs: number;
-  readonly maxEvents: number;
-  readonly plans: readonly SessionPlan[];
-  readonly broker: Pick<BrokerOptions, 'leaseTtlMs' | 'hibernateAfterMs' | 'scanMs' | 'settings'>;
-}
-
-function drawSettings(random: Random): Settings {
-  const small = random.chance(0.3);
-  const plans = Array.from({ length: random.between(1, 4) }, (_, index) => ({
-    id: `s${index + 1}`,
-    executions: random.between(1, 5),
-    maxConcurrentExecutions: random.pick([1, 1, 2, 3]),
-    ttlMs: random.chance(0.1) ? 3_000 : 0,
-  }));
-  return {
-    brokers: random.between(2, 3),
-    runtimes: random.between(1, 3),
-    providers: random.between(1, 2),
-    clients: random.between(2, 3),
-    shared: random.chance(0.3),
-    slowSoon: random.chance(0.5),
-    act: random.pick([0.03, 0.06, 0.12]),
-    capacity: random.pick([1, 2, 8]),
-    skewMs: random.chance(0.3) ? 50 : 0,
-    maxEvents: random.chance(0.3) ? random.between(4, 20) : 10_000,
-    plans,
-    broker: {
-      leaseTtlMs: random.pick([600, 1_000, 2_000]),
-      hibernateAfterMs: random.pick([200, 500, 5_000]),
-      scanMs: 200,
-      settings: {
-        parkAfterMs: random.pick([500, 2_000]),
-        keepExecutions: small ? random.between(1, 2) : 32,
-        maxExecutions: random.chance(0.2) ? 2 : 100,
-      },
-    },
-  };
-}
-
-/** What a process does, and how it ends: by itself, or without a word. */
-interface Role {
-  readonly leave: () => Promise<void>;
-  readonly abandon: () => void;
-}
+/** A process, and its part. */
 interface Played extends Role {
   readonly process: Process;
 }
@@ -110,12 +41,11 @@ export class World {
   readonly #random: Random;
   readonly #seed: number;
   readonly #settings: Settings;
-  readonly #defect: Defect;
   readonly ledger = new Ledger();
   readonly #network: Network;
   readonly #tools: ToolWorld;
   readonly #checker: Checker;
-  readonly #backend: Store;
+  readonly #stage: Stage;
   readonly #subjects: Subjects = subjectsOf('sim');
   readonly #processes: Played[] = [];
   readonly #lostAlone = new Map<string, number>();
@@ -125,7 +55,6 @@ export class World {
 
   constructor(seed: number, defect: Defect = {}) {
     this.#seed = seed;
-    this.#defect = defect;
     this.#random = Random.of(seed, 'world');
     this.scheduler = new Scheduler(Random.of(seed, 'scheduler'));
     this.#settings = drawSettings(Random.of(seed, 'settings'));
@@ -181,7 +110,24 @@ export class World {
       clock: { now, monotonic: now, after: () => () => undefined, soon: queueMicrotask, id: () => '' },
       maxEvents: this.#settings.maxEvents,
     });
-    this.#backend = defect.backend?.(store) ?? store;
+    this.#stage = {
+      seed,
+      settings: this.#settings,
+      defect,
+      scheduler: this.scheduler,
+      faults: this.faults,
+      ledger: this.ledger,
+      tools: this.#tools,
+      clients: this.clients,
+      backend: defect.backend?.(store) ?? store,
+      subjects: this.#subjects,
+      note,
+      fail: report,
+      dieAfterStep: (process, why) => this.#dieAfterStep(process, why),
+      onLost: (attempt, alone) => {
+        if (alone) this.#lostAlone.set(attempt, 1);
+      },
+    };
   }
 
   /** The first violation stands. */
@@ -353,126 +299,8 @@ export class World {
     });
     this.trace.add(this.scheduler.now, id, 'starts');
     const bus = this.#network.connect(process);
-    const role = this.#play(process, bus);
+    const role = play(this.#stage, process, bus);
     this.#processes.push({ process, ...role });
-  }
-
-  #play(process: Process, bus: Bus): Role {
-    switch (process.kind) {
-      case 'broker':
-        return this.#playBroker(process, bus);
-      case 'runtime':
-        return this.#playRuntime(process, bus);
-      case 'provider':
-        return this.#playProvider(process, bus);
-      case 'client':
-        this.clients.add(process, bus);
-        return { leave: () => Promise.resolve(), abandon: () => undefined };
-    }
-  }
-
-  #playBroker(process: Process, bus: Bus): Role {
-    const { id } = process;
-    const note = (what: string): void => this.trace.add(this.scheduler.now, id, what);
-    const registry = this.#tools.registry(process);
-    const store = new SimulatedStore({
-      process,
-      scheduler: this.scheduler,
-      random: Random.of(this.#seed, `${id}.store`),
-      backend: this.#backend,
-      ledger: this.ledger,
-      faults: this.faults,
-      dieAfterStep: (_process, why) => this.#dieAfterStep(process, why),
-      note,
-      report: (error) => this.fail(error),
-    });
-    const broker = new Broker({
-      ...this.#settings.broker,
-      id,
-      bus,
-      store: this.#defect.store?.(store, process, this.scheduler) ?? store,
-      clock: this.#defect.clock?.(process.clock) ?? process.clock,
-      subjects: this.#subjects,
-      tool: (name) => {
-        const tool = registry.resolve(name);
-        if (tool === undefined) return undefined;
-        return {
-          canonicalName: tool.canonicalName,
-          effect: tool.effect,
-          reconcilable: tool.reconcile !== undefined,
-        };
-      },
-      onNotice: (notice) => {
-        if (notice.type !== 'error')
-          return note(`${notice.type} ${'session' in notice ? notice.session : notice.reason}`);
-        if (!(notice.error instanceof StoreError) && !(notice.error instanceof BusError))
-          this.fail(notice.error);
-      },
-    });
-    const provider = this.#settings.shared ? this.#provider(process, bus) : undefined;
-    void broker.start().catch((error: unknown) => this.fail(error));
-    return {
-      leave: async () => {
-        await broker.close();
-        await provider?.drain(2_000);
-        provider?.close();
-      },
-      abandon: () => broker.abandon(),
-    };
-  }
-
-  #playRuntime(process: Process, bus: Bus): Role {
-    const sandbox = new SimulatedSandbox({
-      process,
-      scheduler: this.scheduler,
-      random: Random.of(this.#seed, `${process.id}.sandbox`),
-      capacity: this.#settings.capacity,
-      defects: this.#defect.sandbox ?? {},
-      fails: (what) => this.faults.happens(what === 'lost' ? 'lostAttempt' : 'refusedAttempt'),
-      onLost: (attempt, alone) => {
-        if (alone) this.#lostAlone.set(attempt, 1);
-      },
-      note: (what) => this.trace.add(this.scheduler.now, process.id, what),
-    });
-    const host = new RuntimeHost({
-      id: process.id,
-      bus,
-      clock: process.clock,
-      subjects: this.#subjects,
-      sandbox,
-      labels: {},
-    });
-    void host.start();
-    return {
-      leave: async () => {
-        await host.drain(1_500);
-        host.close();
-      },
-      abandon: () => undefined,
-    };
-  }
-
-  #playProvider(process: Process, bus: Bus): Role {
-    const provider = this.#provider(process, bus);
-    return {
-      leave: async () => {
-        await provider.drain(1_500);
-        provider.close();
-      },
-      abandon: () => undefined,
-    };
-  }
-
-  #provider(process: Process, bus: Bus): ToolProvider {
-    const provider = new ToolProvider({
-      id: process.id,
-      bus,
-      clock: process.clock,
-      subjects: this.#subjects,
-      registry: this.#tools.registry(process),
-    });
-    void provider.start();
-    return provider;
   }
 
   #dieAfterStep(process: Process, why: string): void {

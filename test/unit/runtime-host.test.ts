@@ -456,11 +456,11 @@ describe('reports', () => {
     expect(reports).toHaveLength(7);
   });
 
-  it('leave nothing scheduled but heartbeats once all are acknowledged', async () => {
+  it('leave nothing scheduled but heartbeats once the end is acknowledged', async () => {
     const { start, clock, ack } = await setUp();
     expect(clock.timers).toBe(1);
     const { spec } = await start();
-    spec.onReport([output('a')], true);
+    spec.onEnd(RETURNED);
     await clock.settle();
     await ack(1);
     await clock.advance(1_000);
@@ -512,6 +512,18 @@ describe('reports', () => {
     spec.onEnd(RETURNED);
     await clock.settle();
     expect(reports.map(({ end }) => end)).toEqual([undefined, RETURNED]);
+  });
+
+  it('that are all acknowledged do not keep an attempt whose owner falls silent', async () => {
+    const { start, clock, host, ack } = await setUp({ orphanMs: 10_000 });
+    const script = await start();
+    script.spec.onReport([output('a')], true);
+    await clock.settle();
+    await ack(1);
+    await clock.advance(9_000);
+    expect([script.stopped, host.attempts]).toEqual([false, 1]);
+    await clock.advance(2_000);
+    expect([script.stopped, host.attempts]).toEqual([true, 0]);
   });
 
   it('that nobody acknowledges end with the attempt after orphanMs', async () => {
