@@ -49,7 +49,8 @@ export function failure(
   };
 }
 
-/** Not the owner, or not any more: whoever asked looks for the owner. */
+/** Not the owner, or not any more. Whoever asked looks for the owner and asks again: commands carry their ids. */
 export function fenced(epoch: number): Reply<never> {
-  return failure('FENCED', 'This broker does not own the session any more', epoch, undefined, 'unknown');
+  const message = 'This broker does not own the session any more';
+  return { ok: false, error: { code: 'FENCED', message, retryable: true, outcome: 'unknown' }, epoch };
 }

@@ -29,6 +29,7 @@ import {
   type Subscription,
 } from './bus.ts';
 import { Interest, isPattern, isSubject } from './match.ts';
+import { fits } from './size.ts';
 
 const DEFAULT_MAX_PAYLOAD_BYTES = 8 * 1024 * 1024;
 const DEFAULT_MAX_PENDING = 65_536;
@@ -234,7 +235,7 @@ class MemoryBus implements Bus {
   #check(subject: string, body: Body): void {
     if (this.#state === 'closed') throw closed(subject);
     if (!this.#core.interest.knows(subject) && !isSubject(subject)) throw badSubject(subject);
-    if (jsonBytes(body, this.maxPayloadBytes) > this.maxPayloadBytes)
+    if (!fits(body, this.maxPayloadBytes))
       throw new BusError('PAYLOAD_TOO_LARGE', subject, `larger than ${this.maxPayloadBytes} bytes`);
   }
 }
@@ -378,72 +379,4 @@ class MemorySubscription implements Subscription {
       goOn();
     });
   }
-}
-
-// ---- how large a body is -----------------------------------------------------------------------------------
-
-/** A longer string is measured by the platform, which starts slowly and is fast then. In UTF-16 units. */
-const SHORT_STRING = 48;
-/** What is nested deeper is taken to be cyclic. */
-const MAX_DEPTH = 1_000;
-const NULL_BYTES = 4;
-
-/**
- * Bytes of the JSON text of `value` in UTF-8, without making the text. Counting stops somewhere above `cap`, so the
- * cost has a bound; Infinity for what is nested more than 1,000 levels deep or cyclic. Exact for JSON data, with
- * what `JSON.stringify` makes of undefined and `toJSON`.
- */
-function jsonBytes(value: unknown, cap: number, depth = MAX_DEPTH): number {
-  switch (typeof value) {
-    case 'string':
-      return stringBytes(value, cap);
-    case 'number':
-      return numberBytes(value);
-    case 'boolean':
-      return value ? 4 : 5;
-    case 'object':
-      if (value === null) return NULL_BYTES;
-      return depth === 0 ? Number.POSITIVE_INFINITY : objectBytes(value, cap, depth);
-    case 'bigint':
-      throw new TypeError('a bigint is not JSON data');
-    default:
-      return NULL_BYTES;
-  }
-}
-
-function objectBytes(value: object, cap: number, depth: number): number {
-  if ('toJSON' in value && typeof value.toJSON === 'function')
-    return jsonBytes(value.toJSON(), cap, depth - 1);
-  // Brackets and commas.
-  let bytes = 1;
-  if (Array.isArray(value)) {
-    for (let at = 0; at < value.length && bytes <= cap; at++)
-      bytes += 1 + jsonBytes(value[at], cap - bytes, depth - 1);
-  } else {
-    for (const key of Object.keys(value)) {
-      if (bytes > cap) break;
-      const item: unknown = (value as Readonly<Record<string, unknown>>)[key];
-      if (item === undefined || typeof item === 'function' || typeof item === 'symbol') continue;
-      bytes += stringBytes(key, cap - bytes) + 2 + jsonBytes(item, cap - bytes, depth - 1);
-    }
-  }
-  return Math.max(bytes, 2);
-}
-
-function stringBytes(text: string, cap: number): number {
-  if (text.length > cap) return text.length;
-  if (text.length > SHORT_STRING) return Buffer.byteLength(JSON.stringify(text));
-  for (let at = 0; at < text.length; at++) {
-    const code = text.charCodeAt(at);
-    // A quote, a backslash, or a character that is escaped or longer than a byte.
-    if (code < 32 || code > 126 || code === 34 || code === 92) return Buffer.byteLength(JSON.stringify(text));
-  }
-  return text.length + 2;
-}
-
-function numberBytes(value: number): number {
-  if (!Number.isSafeInteger(value)) return Number.isFinite(value) ? String(value).length : NULL_BYTES;
-  let bytes = value < 0 ? 2 : 1;
-  for (let limit = 10; Math.abs(value) >= limit; limit *= 10) bytes++;
-  return bytes;
 }

@@ -4,8 +4,8 @@ import type { SessionContext } from '../../actors/sessiondata.ts';
 import type { SessionInfoAnswer, SessionLimits } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { SessionRecord, Store } from '../store/store.ts';
-import type { LiveExecution } from './actor.ts';
 import { SessionJournal } from './journal.ts';
+import type { LiveExecution } from './live.ts';
 import { decodeSnapshot } from './snapshot.ts';
 
 export interface LoadedSession {

@@ -151,7 +151,9 @@ export class ToolProvider {
       answer<CallTaken>(message, call.epoch, { provider: this.id });
       return;
     }
-    const why = call.t === 'call' && this.#done.has(call.key) ? forgotten(call.key) : this.#refusal();
+    // A call of another effect may have been acknowledged by an owner that never committed it, and is made again.
+    const spent = call.t === 'call' && tool.effect === 'unsafe' && this.#done.has(call.key);
+    const why = spent ? forgotten(call.key) : this.#refusal();
     if (why !== undefined) return refuse(message, call.epoch, why);
     // An owner that cannot be told that it is taken will ask another provider: then it must not run here (T3).
     if (answer<CallTaken>(message, call.epoch, { provider: this.id })) this.#run(tool, call);

@@ -1,5 +1,5 @@
 /** Sessions: how they are made, in which order they run what, and how what they run ends. */
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import {
   defineTool,
   type ExecuteOptions,
@@ -141,6 +141,7 @@ describe('what execute is given', () => {
     ['options.input', 'return 1', { input: () => 1 }],
     ['options.input', 'return 1', { input: 'xxxx', limits: { maxToolPayloadBytes: 5 } }],
     ['options.limits.timeoutMs', 'return 1', { limits: { timeoutMs: 'long' } }],
+    ['options.issuedAt', 'return 1', { commandId: 'x', issuedAt: 'yesterday' }],
     ['options.signal', 'return 1', { signal: {} }],
     ['options.tenant', 'return 1', { tenant: 'x' }],
   ])('is refused at once naming %s (%j, %o)', async (key, code, options) => {
@@ -241,9 +242,10 @@ describe('a command id', () => {
     for (let n = 0; n < 4; n++) valueIn(await session.execute('return 1', { commandId: `c${n}` }).result);
     expect((await session.info()).executions.map(({ id }) => id)).toEqual(['c1', 'c2', 'c3']);
     // A command from a client that has been trying for an hour.
-    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() - 3_600_000 });
-    const late = session.execute('return await callTool("hear", "late")', { commandId: 'c0' });
-    vi.useRealTimers();
+    const late = session.execute('return await callTool("hear", "late")', {
+      commandId: 'c0',
+      issuedAt: Date.now() - 3_600_000,
+    });
     expect(errorIn(await late.result)).toMatchObject({ code: 'COMMAND_EXPIRED', outcome: 'unknown' });
     expect(heard).toEqual([]);
   });

@@ -61,7 +61,7 @@ export class Faults {
       lose: rate(0.05),
       double: rate(0.05),
       delay: rate(0.05),
-      lostAttempt: rate(0.04),
+      lostAttempt: rate(0.15),
       refusedAttempt: rate(0.1),
     };
   }

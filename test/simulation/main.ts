@@ -1,6 +1,8 @@
 /**
  * `node test/simulation/main.ts [--seed N | --seeds A..B] [--count C] [--steps M] [--minutes X] [--defect name]
- * [--trace] [--json]`: runs seeds until one violates an invariant (exit code 1, with its trace) or all are done.
+ * [--trace] [--json] [--keep-going]`: runs seeds until one violates an invariant (exit code 1, with the end of its
+ * trace) or all are done. `--minutes` begins at a random seed unless one is given; `--trace` prints every line;
+ * `--keep-going` counts violations, one line each, instead of stopping at the first.
  */
 import { parseArgs } from 'node:util';
 import { DEFECTS, type DefectName } from './defects.ts';
@@ -50,6 +52,8 @@ function add(all: Record<string, number>, more: Readonly<Record<string, number>>
 const faults: Record<string, number> = Object.fromEntries(BOUNDARIES.map((boundary) => [boundary, 0]));
 const actions: Record<string, number> = {};
 const defect = values.defect === undefined ? undefined : DEFECTS[values.defect as DefectName];
+if (values.defect !== undefined && defect === undefined)
+  throw new RangeError(`--defect must be one of ${Object.keys(DEFECTS).join(', ')}`);
 const steps = Number(values.steps ?? DEFAULT_STEPS);
 const begun = performance.now();
 let runs = 0;

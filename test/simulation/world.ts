@@ -41,6 +41,7 @@ export class World {
   readonly #random: Random;
   readonly #seed: number;
   readonly #settings: Settings;
+  /** What was committed so far. */
   readonly ledger = new Ledger();
   readonly #network: Network;
   readonly #tools: ToolWorld;

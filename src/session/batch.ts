@@ -1,0 +1,153 @@
+/**
+ * What the steps since the last commit decided, gathered for the next one: what is written, and what is done and
+ * answered once it is.
+ */
+import { type ExecutionEvent, PROTOCOL_VERSION } from '../../actors/events.ts';
+import type {
+  Answer,
+  Ended,
+  JournalEntry,
+  Output,
+  SessionContext,
+  SessionEffect,
+  StepEvent,
+} from '../../actors/sessiondata.ts';
+import { SessionJournal } from './journal.ts';
+import type { ExecutionTexts, LiveSession } from './live.ts';
+import { resultJson } from './results.ts';
+import { textOf } from './snapshot.ts';
+
+/** What is stored of an execution, each in a field `<name>:<execution>`. */
+const FIELDS = ['source', 'input', 'spec', 'result', 'ran', 'base'] as const;
+
+export class Batch {
+  readonly effects: SessionEffect[] = [];
+  readonly answers: { readonly ref: number; readonly answer: Answer }[] = [];
+  readonly events: ExecutionEvent[] = [];
+  readonly journal = new Map<string, JournalEntry[]>();
+  readonly fields: Record<string, string | null> = {};
+  readonly forget: string[] = [];
+  /** Reports taken in, by attempt. */
+  readonly reports = new Map<string, number>();
+  /** JSON of the results of executions that ended, by execution. */
+  readonly results = new Map<string, string>();
+  readonly #session: string;
+  readonly #seq: number;
+  readonly #live: LiveSession;
+  #urgent = false;
+  #dirty = false;
+  #output = 0;
+  #purge = false;
+
+  /** `seq` is the number of the last event before this batch. */
+  constructor(session: string, seq: number, live: LiveSession) {
+    this.#session = session;
+    this.#seq = seq;
+    this.#live = live;
+  }
+
+  /** Something must not happen before this is committed. */
+  get urgent(): boolean {
+    return this.#urgent;
+  }
+  /** There is something to commit. */
+  get dirty(): boolean {
+    return this.#dirty;
+  }
+  /** Text that scripts wrote, in UTF-16 units of its JSON. */
+  get output(): number {
+    return this.#output;
+  }
+  /** The session may be deleted. */
+  get purge(): boolean {
+    return this.#purge;
+  }
+  /** The number of the last event. */
+  get seq(): number {
+    return this.#seq + this.events.length;
+  }
+
+  /** A report goes into the next step. */
+  report(attempt: string, n: number): void {
+    this.reports.set(attempt, n);
+    this.#dirty = true;
+  }
+
+  /** Put in what a step decided. `context` is the one after it, `arriving` what the command that it took in brought. */
+  collect(out: Output, context: SessionContext, arriving: ExecutionTexts | undefined): void {
+    if (out.urgent) {
+      this.#urgent = true;
+      this.#dirty = true;
+    }
+    if (out.purge) this.#purge = true;
+    if (arriving !== undefined) for (const id of out.accepted) this.#accept(id, arriving);
+    for (const { execution, entry } of out.journal) this.#enter(execution, entry);
+    for (const event of out.events) this.#event(event);
+    if (out.state !== undefined) this.#changeState(out.state, context);
+    for (const ended of out.ended) this.#end(ended);
+    for (const id of out.forget) {
+      this.forget.push(id);
+      for (const field of FIELDS) this.fields[`${field}:${id}`] = null;
+    }
+    this.effects.push(...out.effects);
+    this.answers.push(...out.replies);
+  }
+
+  #accept(id: string, texts: ExecutionTexts): void {
+    this.#live.executions.set(id, { ...texts, base: undefined, journal: new SessionJournal() });
+    const { source, input, seed, limits } = texts;
+    this.fields[`source:${id}`] = source;
+    if (input !== '') this.fields[`input:${id}`] = input;
+    this.fields[`spec:${id}`] = `{"seed":[${seed.join()}],"limits":${textOf(limits)}}`;
+  }
+
+  #enter(execution: string, entry: JournalEntry): void {
+    this.#live.executions.get(execution)?.journal.add(entry);
+    const entries = this.journal.get(execution);
+    if (entries === undefined) this.journal.set(execution, [entry]);
+    else entries.push(entry);
+    this.#dirty = true;
+  }
+
+  #event({ type, execution, payload }: StepEvent): void {
+    this.#dirty = true;
+    if (type === 'stdout' || type === 'log') this.#output += JSON.stringify(payload).length;
+    this.events.push({
+      protocolVersion: PROTOCOL_VERSION,
+      sessionId: this.#session,
+      seq: this.seq + 1,
+      type,
+      payload,
+      executionId: execution,
+    } as ExecutionEvent);
+  }
+
+  /** Executions that began before keep the state that they began with. */
+  #changeState(state: string, { executions, stateVersion }: SessionContext): void {
+    for (const [id, live] of this.#live.executions) {
+      if (live.base !== undefined) continue;
+      const execution = executions.find((each) => each.id === id);
+      const ending = execution === undefined;
+      // One that has not begun, or has begun in this very step, begins with the new state.
+      if (!ending && (execution.startTime === 0 || execution.stateVersion === stateVersion)) continue;
+      live.base = this.#live.state;
+      if (!ending) this.fields[`base:${id}`] = this.#live.state;
+    }
+    this.#live.state = state;
+    this.fields.state = state;
+    this.#dirty = true;
+  }
+
+  #end(ended: Ended): void {
+    const { id, startTime, versions } = ended.execution;
+    const live = this.#live.executions.get(id);
+    if (live === undefined) return;
+    const result = resultJson(ended, live.journal);
+    this.results.set(id, result);
+    this.fields[`result:${id}`] = result;
+    this.fields[`ran:${id}`] =
+      `{"startTime":${startTime}${versions === undefined ? '' : `,"versions":${textOf(versions)}`}}`;
+    this.fields[`base:${id}`] = live.base ?? this.#live.state;
+    this.#live.executions.delete(id);
+  }
+}

@@ -1,0 +1,125 @@
+/** Creating sessions: the same creation again is answered as the first time, another one of the same id is refused. */
+import { newSession } from '../../actors/session.ts';
+import type { SessionSettings } from '../../actors/sessiondata.ts';
+import type { Clock } from '../clock.ts';
+import type { CreateSession, Reply } from '../protocol.ts';
+import { failure } from '../replies.ts';
+import type { Store } from '../store/store.ts';
+import { ID } from '../subjects.ts';
+import type { Hosting } from './hosting.ts';
+import type { Lease } from './lease.ts';
+import type { Ownership } from './ownership.ts';
+import { EphemeralSession } from './persistence.ts';
+import { notNow } from './responses.ts';
+import { encodeSnapshot } from './snapshot.ts';
+
+/** Of a session, for its life. */
+const SETTINGS = {
+  maxExecutions: 100,
+  keepExecutions: 32,
+  tombstoneMs: 600_000,
+  placementTimeoutMs: 30_000,
+  providerTimeoutMs: 30_000,
+  parkAfterMs: 10_000,
+  quarantineAfter: 3,
+} as const;
+
+/** What a broker may set otherwise for the sessions that it creates. */
+export type CreationSettings = Partial<Omit<SessionSettings, 'labels' | 'ttlMs' | 'maxConcurrentExecutions'>>;
+
+export interface CreationOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly lease: Pick<Lease, 'incarnation'>;
+  readonly hosting: Pick<Hosting, 'get' | 'host' | 'size'>;
+  readonly ownership: Pick<Ownership, 'activate' | 'begin' | 'orphanIfFailed'>;
+  readonly settings: CreationSettings | undefined;
+  /** Sessions with an actor here. Over it: OVERLOADED. */
+  readonly maxSessions: number;
+  /** True while the broker takes sessions on. */
+  readonly isOpen: () => boolean;
+}
+
+export class Creation {
+  readonly #options: CreationOptions;
+
+  constructor(options: CreationOptions) {
+    this.#options = options;
+  }
+
+  async create(asked: CreateSession): Promise<Reply<unknown>> {
+    const { lease, hosting, maxSessions, isOpen } = this.#options;
+    const owner = lease.incarnation;
+    if (owner === undefined || !isOpen()) return notNow();
+    if (typeof asked.session !== 'string' || !ID.test(asked.session))
+      return failure('INVALID_ARGUMENT', 'id: must be 1 to 64 of A-Z, a-z, 0-9, _ and -', 0);
+    if (hosting.size >= maxSessions)
+      return failure('OVERLOADED', 'The broker has as many sessions as it takes', 0, { retryAfterMs: 1_000 });
+    const known = hosting.get(asked.session);
+    if (known !== undefined)
+      return known.actor.persistence.durable ? this.#createdBefore(asked) : exists(asked.session);
+    return asked.durability === 'none' ? this.#ephemeral(asked, owner) : this.#stored(asked, owner);
+  }
+
+  #newContext(asked: CreateSession): ReturnType<typeof newSession> {
+    const { clock, settings } = this.#options;
+    const { session: id, ttlMs, labels, maxConcurrentExecutions } = asked;
+    return newSession({
+      id,
+      settings: { ...SETTINGS, ...settings, ttlMs, labels, maxConcurrentExecutions },
+      now: clock.now(),
+    });
+  }
+
+  /** Of durability 'none': in this process only. */
+  async #ephemeral(asked: CreateSession, owner: string): Promise<Reply<unknown>> {
+    const { store, hosting, ownership } = this.#options;
+    const { session, state, tools, isolation, limits } = asked;
+    const context = this.#newContext(asked);
+    if ((await store.load(session)) !== undefined) return exists(session);
+    const actor = hosting.host(session, {
+      persistence: new EphemeralSession(),
+      snapshot: { value: 'starting', context },
+      state,
+      meta: { tools, isolation, limits },
+      live: new Map(),
+      seq: 0,
+      publishedSeq: 0,
+      owner,
+    });
+    return ownership.begin(actor);
+  }
+
+  async #stored(asked: CreateSession, owner: string): Promise<Reply<unknown>> {
+    const { store, clock, ownership } = this.#options;
+    const { session, creation, state, tools, isolation, limits, ttlMs } = asked;
+    const context = this.#newContext(asked);
+    const nonce = clock.id();
+    const created = store.create({
+      session,
+      operation: creation,
+      owner,
+      nonce,
+      snapshot: encodeSnapshot('starting', context, 1),
+      fields: { state, meta: JSON.stringify({ creation, tools, isolation, limits }) },
+      wakeAt: ttlMs > 0 ? clock.now() + ttlMs : undefined,
+    });
+    const reply = await ownership.orphanIfFailed(session, created);
+    if (reply.status === 'dead') return notNow();
+    if (reply.status === 'exists') return this.#createdBefore(asked);
+    return ownership.activate(session, 0);
+  }
+
+  /** The same creation again is answered as the first time. */
+  async #createdBefore({ session, creation }: CreateSession): Promise<Reply<unknown>> {
+    const { store, ownership } = this.#options;
+    const { meta } = await store.readFields(session, ['meta']);
+    if (meta === undefined || (JSON.parse(meta) as { creation?: string }).creation !== creation)
+      return exists(session);
+    return ownership.activate(session, 0);
+  }
+}
+
+function exists(session: string): Reply<never> {
+  return failure('ALREADY_EXISTS', `There is a session "${session}" already`, 0);
+}

@@ -1,0 +1,188 @@
+/**
+ * The sessions that have an actor in this broker: their actors, the messages that come for them, and their end here.
+ *
+ * Upholds H1 of broker.ts: what is answered in a session's name is answered while the lease holds.
+ */
+import type { Bus, Subscription } from '../bus/bus.ts';
+import type { Clock } from '../clock.ts';
+import type { ProviderMessage, Reply, Report } from '../protocol.ts';
+import { fenced } from '../replies.ts';
+import type { Subjects } from '../subjects.ts';
+import { SessionActor } from './actor.ts';
+import { answerCommand } from './commands.ts';
+import type { Directory } from './directory.ts';
+import type { ToolFacts } from './facts.ts';
+import type { Lease } from './lease.ts';
+import type { LoadedSession } from './load.ts';
+import type { Notify } from './notice.ts';
+import type { Persistence } from './persistence.ts';
+import type { Respond } from './responses.ts';
+
+export interface Hosted {
+  readonly actor: SessionActor;
+  /** Being given up: it hears nothing. */
+  moving: boolean;
+  subscriptions: readonly Subscription[];
+}
+
+export interface HostedFrom extends LoadedSession {
+  readonly persistence: Persistence;
+  /** The incarnation that owns it. */
+  readonly owner: string;
+  readonly seq: number;
+  readonly publishedSeq: number;
+}
+
+export interface HostingOptions {
+  readonly broker: string;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly subjects: Subjects;
+  readonly directory: Directory;
+  readonly lease: Pick<Lease, 'holds' | 'leftMs'>;
+  readonly tool: (name: string) => ToolFacts | undefined;
+  /** True once the broker does nothing any more. */
+  readonly isClosed: () => boolean;
+  readonly respond: Respond;
+  /** Answers the commands that move or end a session; undefined for every other one. */
+  readonly leave: (hosted: Hosted, body: object) => Promise<Reply<unknown>> | undefined;
+  /** The store refused a session's step, or the lease was lost. `owner` is the incarnation that owned it. */
+  readonly onSilenced: (actor: SessionActor, owner: string) => void;
+  readonly notify: Notify;
+}
+
+export class Hosting {
+  readonly #options: HostingOptions;
+  readonly #hosted = new Map<string, Hosted>();
+
+  constructor(options: HostingOptions) {
+    this.#options = options;
+  }
+
+  get size(): number {
+    return this.#hosted.size;
+  }
+  get(session: string): Hosted | undefined {
+    return this.#hosted.get(session);
+  }
+  has(session: string): boolean {
+    return this.#hosted.has(session);
+  }
+  all(): Iterable<Hosted> {
+    return this.#hosted.values();
+  }
+
+  /** Make the actor of a session and let it hear. It does nothing before it is activated. */
+  host(session: string, from: HostedFrom): SessionActor {
+    const { bus, clock, subjects, directory, lease, isClosed, notify, onSilenced } = this.#options;
+    const { persistence, owner, seq, publishedSeq, snapshot, state, live } = from;
+    const { tools, isolation, limits } = from.meta;
+    const actor = new SessionActor({
+      id: session,
+      bus,
+      clock,
+      subjects,
+      directory,
+      persistence,
+      // Nobody can take over what is in this process only.
+      mayAct: persistence.durable ? () => !isClosed() && lease.holds(owner) : () => !isClosed(),
+      leaseLeftMs: () => lease.leftMs(),
+      tool: (name) => this.#tool(name, tools),
+      isolation,
+      limits,
+      snapshot,
+      state,
+      live,
+      seq,
+      publishedSeq,
+      onSilenced: () => {
+        this.drop(actor);
+        onSilenced(actor, owner);
+      },
+      onPurge: () => void this.purge(session),
+      onEnded: (execution, result) => notify({ type: 'execution.ended', session, execution, result }),
+    });
+    const hosted: Hosted = { actor, moving: false, subscriptions: [] };
+    this.listen(hosted);
+    this.#hosted.set(session, hosted);
+    return actor;
+  }
+
+  #tool(name: string, allowed: readonly string[] | undefined): ToolFacts | undefined {
+    const facts = this.#options.tool(name);
+    if (facts === undefined || allowed === undefined) return facts;
+    return allowed.includes(facts.canonicalName) ? facts : undefined;
+  }
+
+  // ---- what it hears -------------------------------------------------------------------------------------
+
+  listen(hosted: Hosted): void {
+    const { bus, subjects, respond } = this.#options;
+    const { actor } = hosted;
+    hosted.subscriptions = [
+      bus.subscribe(subjects.sessionCmd(actor.id), (message) =>
+        respond(message, (body) => this.#command(actor.id, body)),
+      ),
+      bus.subscribe(subjects.sessionIn(actor.id, '*'), ({ body }) => hear(actor, body)),
+    ];
+  }
+
+  /** No new messages; resolves when those that had come were handed to the actor. */
+  async deafen({ subscriptions }: Hosted): Promise<void> {
+    await Promise.all(subscriptions.map((subscription) => subscription.drain()));
+  }
+
+  /** H1 */
+  async #command(session: string, body: object): Promise<Reply<unknown>> {
+    const hosted = this.#hosted.get(session);
+    if (hosted === undefined || !this.answersFor(hosted.actor)) return fenced(0);
+    const { actor } = hosted;
+    const leaving = this.#options.leave(hosted, body);
+    if (leaving !== undefined) return leaving;
+    const reply = await answerCommand(actor, body, this.#options.broker);
+    // An answer in the name of a lease that has ended meanwhile is none.
+    return this.answersFor(actor) ? reply : fenced(actor.persistence.epoch);
+  }
+
+  /** H1: whether this broker may answer in the session's name now. */
+  answersFor(actor: SessionActor): boolean {
+    return !actor.stopped && (!actor.persistence.durable || this.#options.lease.holds());
+  }
+
+  // ---- the end -------------------------------------------------------------------------------------------
+
+  /** Forget the actor and hear nothing for it any more. What becomes of the actor is for others to see to. */
+  drop(actor: SessionActor): void {
+    const hosted = this.#hosted.get(actor.id);
+    if (hosted?.actor !== actor) return;
+    this.#hosted.delete(actor.id);
+    for (const subscription of hosted.subscriptions) subscription.unsubscribe();
+  }
+
+  /** Delete the session and all that is stored of it. False if this broker may not. */
+  async purge(session: string): Promise<boolean> {
+    const hosted = this.#hosted.get(session);
+    if (hosted === undefined) return false;
+    await hosted.actor.idle();
+    const deleted = await hosted.actor.persistence.delete();
+    this.drop(hosted.actor);
+    hosted.actor.silence();
+    return deleted;
+  }
+
+  /** The lease is lost: whatever others may take over falls silent. */
+  silenceDurable(): void {
+    for (const { actor } of [...this.#hosted.values()]) if (actor.persistence.durable) actor.silence();
+  }
+
+  silenceAll(): void {
+    for (const { actor } of [...this.#hosted.values()]) actor.silence();
+    this.#hosted.clear();
+  }
+}
+
+function hear(actor: SessionActor, body: object): void {
+  const { t } = body as { readonly t?: unknown };
+  if (t === 'report') actor.report(body as Report);
+  else if (t === 'ended' || t === 'alive') actor.hear(body as ProviderMessage);
+}

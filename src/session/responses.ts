@@ -1,0 +1,61 @@
+/** How a broker answers: every request gets a reply, also when what answers it fails, and when it cannot be done. */
+import type { Answer } from '../../actors/sessiondata.ts';
+import { BusError, type Message } from '../bus/bus.ts';
+import type { Reply } from '../protocol.ts';
+import { failure } from '../replies.ts';
+import { StoreError } from '../store/store.ts';
+import type { Notify } from './notice.ts';
+
+/** Answer a message with what comes of it. Never throws; a failure is told to the operator and to whoever asked. */
+export type Respond = (message: Message, answer: (body: object) => Promise<Reply<unknown>>) => void;
+
+export function responder({
+  isClosed,
+  notify,
+}: {
+  /** True once nothing may be said any more. */
+  readonly isClosed: () => boolean;
+  readonly notify: Notify;
+}): Respond {
+  const respond = (message: Message, reply: Reply<unknown>): void => {
+    if (isClosed()) return;
+    try {
+      message.respond?.(reply);
+    } catch (error) {
+      if (!(error instanceof BusError)) throw error;
+      if (error.code === 'PAYLOAD_TOO_LARGE')
+        message.respond?.(failure('RESULT_LIMIT_EXCEEDED', 'The answer is larger than a message may be', 0));
+    }
+  };
+  return (message, answer) => {
+    void answer(message.body).then(
+      (reply) => respond(message, reply),
+      (error: unknown) => {
+        notify({ type: 'error', session: undefined, error });
+        respond(message, unavailable(error));
+      },
+    );
+  };
+}
+
+/** Every request may be sent again: commands carry their ids, and the rest changes nothing. */
+function unavailable(error: unknown): Reply<never> {
+  const message = error instanceof StoreError ? 'The store could not answer' : 'The broker failed to answer';
+  const reply = failure('UNAVAILABLE', message, 0, { retryAfterMs: 100 }, 'unknown');
+  return reply.ok ? reply : { ...reply, error: { ...reply.error, retryable: true } };
+}
+
+/** Its lease does not hold, or it is about to leave, or the session is: ask again. */
+export function notNow(): Reply<never> {
+  return failure('UNAVAILABLE', 'The broker cannot own sessions just now', 0, { retryAfterMs: 50 });
+}
+
+export function noSession(session: string): Reply<never> {
+  return failure('NOT_FOUND', `There is no session "${session}"`, 0);
+}
+
+/** The machine's refusal as a reply. */
+export function refused(answer: Extract<Answer, { ok: false }>, epoch: number): Reply<never> {
+  const { code, message, outcome, retryAfterMs } = answer;
+  return failure(code, message, epoch, retryAfterMs === undefined ? undefined : { retryAfterMs }, outcome);
+}
