@@ -52,7 +52,9 @@ export class Ownership {
 
   /** W1: until it is known what comes of a hand-over, who asks for the session waits for that. */
   during(session: string, outcome: Promise<Reply<Activated>>): Promise<Reply<Activated>> {
-    const told = outcome.finally(() => this.#underway.delete(session));
+    const told = outcome.finally(() => {
+      if (this.#underway.get(session) === told) this.#underway.delete(session);
+    });
     this.#underway.set(session, told);
     return told;
   }
