@@ -14,7 +14,7 @@ import { type Clock, systemClock } from './clock.ts';
 import { EnclaveError, invalidArgument } from './errors.ts';
 import { logBroker, logPool } from './ops/logs.ts';
 import { type EnclaveMetrics, meter } from './ops/metrics.ts';
-import { resolveSystemOptions, type SystemOptions } from './options.ts';
+import { type ResolvedSystemOptions, resolveSystemOptions, type SystemOptions } from './options.ts';
 import { PoolSandbox } from './poolsandbox.ts';
 import type { JournalRead } from './protocol.ts';
 import type { ExecutionResult } from './result.ts';
@@ -86,6 +86,7 @@ export class System implements AsyncDisposable {
   readonly #bus: MemoryBusServer;
   readonly #registry: ToolRegistry;
   readonly #options: CreateSystemOptions;
+  readonly #resolved: ResolvedSystemOptions;
   readonly #brokers: BrokerNode[] = [];
   readonly #runtimes: RuntimeNode[] = [];
   readonly #metrics: EnclaveMetrics[] = [];
@@ -96,6 +97,7 @@ export class System implements AsyncDisposable {
   constructor(options: CreateSystemOptions) {
     const resolved = resolveSystemOptions(options);
     this.#options = options;
+    this.#resolved = resolved;
     this.#clock = systemClock;
     this.#subjects = subjectsOf(resolved.namespace);
     this.#registry = createToolRegistry({ tools: options.tools });
@@ -220,7 +222,7 @@ export class System implements AsyncDisposable {
 
   #addBroker(id: string): void {
     const { logger } = this.#options;
-    const resolved = resolveSystemOptions(this.#options);
+    const resolved = this.#resolved;
     const shared = { clock: this.#clock, subjects: this.#subjects };
     const notice = logger === undefined ? undefined : logBroker(logger, id);
     const provider = new ToolProvider({
@@ -264,8 +266,7 @@ export class System implements AsyncDisposable {
 
   #addRuntime(id: string): void {
     const { logger, registry } = this.#options;
-    const resolved = resolveSystemOptions(this.#options);
-    const adapter = createWorkerPoolAdapter(resolved.pool);
+    const adapter = createWorkerPoolAdapter(this.#resolved.pool);
     const pool = adapter.attach();
     const host = new RuntimeHost({
       id,

@@ -66,8 +66,12 @@ export class Ownership {
     if (there !== undefined && !there.moving) return this.owned(there.actor);
     const owner = lease.incarnation;
     if (owner === undefined || there !== undefined) return notNow();
+    const seen = await store.load(session);
+    if (seen === undefined) return noSession(session);
     const nonce = clock.id();
-    const reply = await this.orphanIfFailed(session, store.acquire({ session, owner, nonce, minEpoch }));
+    const acquisition = { session, owner, nonce, minEpoch, expectedEpoch: seen.epoch };
+    const reply = await this.orphanIfFailed(session, store.acquire(acquisition));
+    if (reply.status === 'moved') return notNow();
     if (reply.status === 'not_found') return noSession(session);
     if (reply.status === 'dead') return notNow();
     if (reply.status === 'held') {

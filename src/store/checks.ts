@@ -28,8 +28,9 @@ export function checkCreation(creation: Creation): void {
   checkWake(creation.wakeAt);
 }
 
-export function checkAcquisition({ minEpoch }: Acquisition): void {
+export function checkAcquisition({ minEpoch, expectedEpoch }: Acquisition): void {
   if (minEpoch !== undefined) checkInteger('minEpoch', minEpoch, 0);
+  if (expectedEpoch !== undefined) checkInteger('expectedEpoch', expectedEpoch, 0);
 }
 
 /** What is wrong with a commit whatever the record says. */

@@ -49,7 +49,7 @@ export class Sessions {
 
   acquire(acquisition: Acquisition): AcquireReply {
     checkAcquisition(acquisition);
-    const { session, owner, nonce, minEpoch = 0 } = acquisition;
+    const { session, owner, nonce, minEpoch = 0, expectedEpoch } = acquisition;
     if (!this.#incarnations.isAlive(owner)) return { status: 'dead' };
     const row = this.#rows.get(session);
     if (row === undefined) return { status: 'not_found' };
@@ -58,6 +58,8 @@ export class Sessions {
       // S4.
       if (retryAfterMs > 0) return { status: 'held', owner: row.owner, epoch: row.epoch, retryAfterMs };
     }
+    if (expectedEpoch !== undefined && expectedEpoch !== row.epoch)
+      return { status: 'moved', epoch: row.epoch };
     if (row.work) this.#moveWork(row, row.owner, owner);
     row.owner = owner;
     row.nonce = nonce;

@@ -112,6 +112,11 @@ export interface Acquisition {
   readonly nonce: string;
   /** The new epoch is higher than the record's and not lower than this. Default 0. */
   readonly minEpoch?: number | undefined;
+  /**
+   * The epoch of the record that the asker has seen: at another one nothing changes. Default: any. A broker always
+   * gives it, so that a request whose answer was lost cannot be carried out late and fence the broker's own actor.
+   */
+  readonly expectedEpoch?: number | undefined;
 }
 
 export type AcquireReply =
@@ -127,6 +132,8 @@ export type AcquireReply =
       readonly epoch: number;
       readonly retryAfterMs: number;
     }
+  /** Its epoch is not the expected one: somebody acquired it in between. */
+  | { readonly status: 'moved'; readonly epoch: number }
   /** The incarnation that wants it is not alive. */
   | { readonly status: 'dead' }
   | { readonly status: 'not_found' };

@@ -135,6 +135,21 @@ export function acquiring(test: Test): void {
     expect(await store.load(writer.session)).toEqual(acquired(reply).record);
   });
 
+  test('at another epoch than the expected one is moved, and changes nothing', async (room) => {
+    const store = await room.connect();
+    const writer = await room.writer(store);
+    const owner = await room.broker(store);
+    await writer.release();
+    const ask = { session: writer.session, owner, nonce: unique(), expectedEpoch: 1 };
+    expect(acquired(await store.acquire(ask)).record.epoch).toBe(2);
+    const before = await view(store, writer.session);
+    // The same request once more, as one that was on its way for long: even its own incarnation does not get it twice.
+    expect(await store.acquire(ask)).toEqual({ status: 'moved', epoch: 2 });
+    expect(await store.acquire({ ...ask, expectedEpoch: 3 })).toEqual({ status: 'moved', epoch: 2 });
+    expect(await view(store, writer.session)).toEqual(before);
+    expect(acquired(await store.acquire({ ...ask, expectedEpoch: 2 })).record.epoch).toBe(3);
+  });
+
   test('succeeds for one of ten incarnations at once', async (room) => {
     const stores = await Promise.all(range(3).map(() => room.connect()));
     const [store] = stores as [Store];
