@@ -151,7 +151,9 @@ describe('the directions of imports', () => {
   );
 
   it('no folder of src/ imports the public API from below', () => {
-    const roots = ['index', 'enclave', 'enclavepool', 'adapter', 'poolsandbox', 'system'].map((name) => `src/${name}.ts`);
+    const roots = ['index', 'enclave', 'enclavepool', 'adapter', 'poolsandbox', 'system'].map(
+      (name) => `src/${name}.ts`,
+    );
     const wrong = importsOf(src.filter(({ file }) => file.split('/').length > 2)).filter(({ target }) =>
       roots.includes(target),
     );
