@@ -23,7 +23,7 @@ import {
   pend,
 } from './draft.ts';
 import { fail, succeed } from './ending.ts';
-import { choose } from './placement.ts';
+import { choose, sameVersions } from './placement.ts';
 import type { Attempt, ReportedItem, SessionEvent } from './sessiondata.ts';
 
 /** Waits between two looks for a runtime, in ms: doubled from the first to the last. */
@@ -111,7 +111,10 @@ export function seekAgain(draft: Draft): void {
   }
 }
 
-/** No runtime would take it now. One that never ran is given up after a while; one that did waits for its deadline. */
+/**
+ * No runtime would take it now. One that never ran is given up after a while; one that did waits for its deadline,
+ * unless those that are there could not replay it.
+ */
 function placeLater(draft: Draft, execution: ExecutionDraft): void {
   const { now } = draft.around;
   if (!execution.started && now >= execution.placeBy) {
@@ -121,10 +124,25 @@ function placeLater(draft: Draft, execution: ExecutionDraft): void {
       retryAfterMs: PLACE_RETRY_MS.last,
     });
   }
+  if (now >= execution.placeBy && onlyOthers(draft, execution)) {
+    return fail(draft, execution, {
+      code: 'ENGINE_MISMATCH',
+      message: 'No runtime has the versions of engine, prelude and stripper that the script began on',
+    });
+  }
   const delay = Math.min(PLACE_RETRY_MS.last, PLACE_RETRY_MS.first * 2 ** Math.min(execution.placeTries, 10));
   execution.placeTries++;
   execution.refusedBy = [];
   placeAgain(execution, now + delay);
+}
+
+/** There are runtimes, and none of them could replay it. */
+function onlyOthers(draft: Draft, { versions }: ExecutionDraft): boolean {
+  const { runtimes } = draft.around;
+  if (versions === undefined || runtimes.length === 0) return false;
+  return runtimes.every(
+    (runtime) => runtime.versions !== undefined && !sameVersions(runtime.versions, versions),
+  );
 }
 
 /** It does not run there any more. */

@@ -11,7 +11,7 @@ type Isolation = CreateSession['isolation'];
 export interface SpawnOptions {
   /** `[A-Za-z0-9_-]{1,64}`. ALREADY_EXISTS if it is taken. Default: a new UUID version 7. */
   readonly id?: string | undefined;
-  /** What placement and routing rules see. At most 64; keys of 1 to 256 characters, values of 0 to 256. Default: none. */
+  /** The caller's own words about the session, kept with it and shown by `info()`. At most 64; keys of 1 to 256 characters, values of 0 to 256. Default: none. */
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** The only tools that its scripts may call, by name. Default: all. */
   readonly tools?: readonly string[] | undefined;

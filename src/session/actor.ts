@@ -124,6 +124,10 @@ export class SessionActor {
   get limits(): SessionLimits {
     return this.#options.limits;
   }
+  /** What an offer may carry of texts, in bytes: escaped they take more, and an envelope comes with them. */
+  get maxOfferBytes(): number {
+    return Math.floor(this.#options.bus.maxPayloadBytes * 0.8);
+  }
   /** The number of the last committed event. */
   get seq(): number {
     return this.#seq;

@@ -80,6 +80,14 @@ async function execute(
       `The source is larger than maxSourceBytes (${limits.maxSourceBytes})`,
       epoch,
     );
+  // All three go to a runtime in one message.
+  const bytes = Buffer.byteLength(source) + Buffer.byteLength(input) + Buffer.byteLength(actor.state);
+  if (bytes > actor.maxOfferBytes)
+    return failure(
+      'SOURCE_LIMIT_EXCEEDED',
+      `Source, input and state are ${bytes} bytes together, more than a message to a runtime carries (${actor.maxOfferBytes})`,
+      epoch,
+    );
   const fingerprint = hash('sha1', `${source}\0${input}`, 'base64url').slice(0, 16);
   const { maxToolCalls, maxConcurrentToolCalls, timeoutMs, deadlineMs } = limits;
   const answer = await actor.request(

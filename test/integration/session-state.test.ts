@@ -224,4 +224,15 @@ describe('the state survives', () => {
     expect(await stateOf(session)).toEqual({ n: 1, other: true });
     expect(await run(session, 'state.n++; return state')).toEqual({ n: 2, other: true });
   });
+
+  it('that is too large to go to a runtime together with the input is refused before anything runs', async () => {
+    const large = 'x'.repeat(4_000_000);
+    const session = await spawn({
+      limits: { maxStateBytes: 4_194_304, maxToolPayloadBytes: 16_777_216 },
+      state: { large },
+    });
+    const refused = await session.execute('return 1', { input: large }).result;
+    expect(errorIn(refused)).toMatchObject({ code: 'SOURCE_LIMIT_EXCEEDED', outcome: 'not_started' });
+    expect(await run(session, 'return state.large.length')).toBe(large.length);
+  });
 });

@@ -55,6 +55,28 @@ describe('placing', () => {
     expect(waits).toEqual([20, 40, 80, 160, 320, 640, 1_000, 1_000, 1_000]);
   });
 
+  it('of one that began on versions that are gone ends as ENGINE_MISMATCH after placementTimeoutMs', () => {
+    const session = started();
+    const { placementTimeoutMs } = session.context.settings;
+    session.runtimes = [runtime('r2', { versions: { ...VERSIONS, engine: 'newer' } })];
+    session.lose('e1');
+    elapse(session, session.now + placementTimeoutMs - 1);
+    expect(session.live).toHaveLength(1);
+    elapse(session, session.now + 2_000);
+    expect(session.ended('e1')?.end).toMatchObject({ code: 'ENGINE_MISMATCH', outcome: 'completed' });
+  });
+
+  it('of one that began waits for its versions while no runtime is there at all', () => {
+    const session = started();
+    session.runtimes = [];
+    session.lose('e1');
+    elapse(session, session.now + 3 * session.context.settings.placementTimeoutMs);
+    expect(session.live).toHaveLength(1);
+    session.runtimes = [runtime('r2')];
+    session.pass(1_000);
+    expect(session.attempt('e1').runtime).toBe('r2');
+  });
+
   it('does not look again before its time', () => {
     const session = new SessionDriver({ runtimes: [] });
     session.request('e1');
