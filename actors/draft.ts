@@ -29,37 +29,30 @@ export interface Draft extends Omit<Mutable<SessionContext>, 'executions' | 'out
   placed: boolean;
 }
 
-export const NOTHING: Output = {
-  urgent: false,
-  effects: [],
-  early: [],
-  replies: [],
-  events: [],
-  journal: [],
-  ended: [],
-  accepted: [],
-  state: undefined,
-  forget: [],
-  purge: false,
-};
+function nothingYet(): Lists<Output> {
+  return {
+    urgent: false,
+    effects: [],
+    early: [],
+    replies: [],
+    events: [],
+    journal: [],
+    ended: [],
+    accepted: [],
+    state: undefined,
+    forget: [],
+    purge: false,
+  };
+}
+
+/** What a step decided that decided nothing. */
+export const NOTHING: Output = nothingYet();
 
 export function beginDraft(context: SessionContext, around: Surroundings): Draft {
   return {
     ...context,
     executions: [...context.executions],
-    out: {
-      urgent: false,
-      effects: [],
-      early: [],
-      replies: [],
-      events: [],
-      journal: [],
-      ended: [],
-      accepted: [],
-      state: undefined,
-      forget: [],
-      purge: false,
-    },
+    out: nothingYet(),
     around,
     placed: false,
   };

@@ -12,7 +12,7 @@ import { uuidv7 } from './ids.ts';
 import { logPool } from './ops/logs.ts';
 import { type EnclaveMetrics, meter } from './ops/metrics.ts';
 import { defaultLimits, type Limits, type ResolvedLimits, resolveLimits } from './options.ts';
-import type { ExecutionResult } from './result.ts';
+import { type ExecutionResult, unstartedResult } from './result.ts';
 import type { Isolation } from './sandbox/messages.ts';
 import type { PoolStats, WorkerPool } from './sandbox/pool.ts';
 import { Run, type ToolPort } from './sandbox/run.ts';
@@ -285,23 +285,7 @@ function refusal(
   code: 'CLOSED' | 'CANCELLED' | 'SOURCE_LIMIT_EXCEEDED',
   message: string,
 ): ExecutionResult<never> {
-  const now = Date.now();
-  return {
-    success: false,
-    executionId,
-    error: executionError(code, { message, outcome: 'not_started' }),
-    stats: {
-      duration: 0,
-      cpuTime: 0,
-      toolCallCount: 0,
-      startTime: now,
-      endTime: now,
-      queueTime: 0,
-      memoryUsage: 0,
-      attempts: 0,
-    },
-    toolCalls: [],
-  };
+  return unstartedResult(executionId, executionError(code, { message, outcome: 'not_started' }), Date.now());
 }
 
 function inputJson(input: unknown, maxBytes: number): string {

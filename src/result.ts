@@ -52,3 +52,27 @@ export type ExecutionResult<T = unknown> =
       readonly stats: ExecutionStats;
       readonly toolCalls: readonly ToolCallRecord[];
     };
+
+/** The result of a run that was never started, or of which no more is known than this. `now`: in ms since the epoch. */
+export function unstartedResult(
+  executionId: string,
+  error: ExecutionError,
+  now: number,
+): ExecutionResult<never> {
+  return {
+    success: false,
+    executionId,
+    error,
+    stats: {
+      duration: 0,
+      cpuTime: 0,
+      toolCallCount: 0,
+      startTime: now,
+      endTime: now,
+      queueTime: 0,
+      memoryUsage: 0,
+      attempts: 0,
+    },
+    toolCalls: [],
+  };
+}

@@ -1,7 +1,7 @@
 /** Results as the client sees them: read from JSON, or made for an execution that was refused. */
 import type { Clock } from '../clock.ts';
 import { type EnclaveError, executionError } from '../errors.ts';
-import type { ExecutionResult } from '../result.ts';
+import { type ExecutionResult, unstartedResult } from '../result.ts';
 
 /** Read what an owner or a broker says a result is; undefined if it is none. */
 export function parseResult(json: string): ExecutionResult | undefined {
@@ -19,26 +19,11 @@ export function refusedResult(
   executionId: string,
   error: EnclaveError,
 ): ExecutionResult<never> {
-  const now = clock.now();
   const { retryAfterMs } = error.details;
-  return {
-    success: false,
-    executionId,
-    error: executionError(error.code, {
-      message: error.message,
-      outcome: error.outcome,
-      ...(typeof retryAfterMs === 'number' ? { retryAfterMs } : {}),
-    }),
-    stats: {
-      duration: 0,
-      cpuTime: 0,
-      toolCallCount: 0,
-      startTime: now,
-      endTime: now,
-      queueTime: 0,
-      memoryUsage: 0,
-      attempts: 0,
-    },
-    toolCalls: [],
-  };
+  const shown = executionError(error.code, {
+    message: error.message,
+    outcome: error.outcome,
+    ...(typeof retryAfterMs === 'number' ? { retryAfterMs } : {}),
+  });
+  return unstartedResult(executionId, shown, clock.now());
 }
