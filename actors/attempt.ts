@@ -34,6 +34,10 @@ export interface Versions {
   readonly stripper: string;
 }
 
+export function sameVersions(one: Versions, other: Versions): boolean {
+  return one.engine === other.engine && one.prelude === other.prelude && one.stripper === other.stripper;
+}
+
 /** How an attempt ended. Every attempt ends exactly once. */
 export type AttemptEnd =
   /** The script returned. `state` is its new state as JSON; undefined if it did not change it. */

@@ -9,7 +9,7 @@
  *      else is nondeterministic, and ends.
  *  T4  A limit that was passed in a replay is tried once more before it is believed.
  */
-import type { AttemptEnd, Usage } from './attempt.ts';
+import { type AttemptEnd, sameVersions, type Usage } from './attempt.ts';
 import { enterCall, enterSleep } from './calls.ts';
 import {
   acknowledge,
@@ -23,7 +23,7 @@ import {
   pend,
 } from './draft.ts';
 import { fail, succeed } from './ending.ts';
-import { choose, sameVersions } from './placement.ts';
+import { choose } from './placement.ts';
 import type { Attempt, ReportedItem, SessionEvent } from './sessiondata.ts';
 
 /** Waits between two looks for a runtime, in ms: doubled from the first to the last. */

@@ -1,7 +1,7 @@
 /**
  * Where an attempt runs: a choice among the runtimes that are known, by what an execution needs.
  */
-import type { Versions } from './attempt.ts';
+import { sameVersions, type Versions } from './attempt.ts';
 
 /** A runtime as its last heartbeat showed it, and what was offered to it since. */
 export interface RuntimeView {
@@ -44,8 +44,4 @@ function better(one: RuntimeView, other: RuntimeView, { prefer, avoid }: Wanted)
   if ((one.id === avoid) !== (other.id === avoid)) return other.id === avoid;
   if ((one.id === prefer) !== (other.id === prefer)) return one.id === prefer;
   return one.free > other.free;
-}
-
-export function sameVersions(one: Versions, other: Versions): boolean {
-  return one.engine === other.engine && one.prelude === other.prelude && one.stripper === other.stripper;
 }

@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { ExecutionEvent } from '../actors/events.ts';
 import { createWorkerPoolAdapter, WorkerPoolAdapter } from './adapter.ts';
+import { checkIsolation, checkKeys, checkObservers, checkSignal, inputJson } from './arguments.ts';
 import { systemClock } from './clock.ts';
 import { executionError, invalidArgument } from './errors.ts';
 import { uuidv7 } from './ids.ts';
@@ -27,7 +28,6 @@ import {
   type ToolRegistry,
 } from './tools/registry.ts';
 
-const ISOLATIONS: readonly Isolation[] = ['process', 'execution', 'context', 'realm'];
 /** @internal */
 export const ENCLAVE_KEYS = ['adapter', 'toolHandler', 'tools', 'limits', 'isolation', 'logger', 'registry'];
 const RUN_KEYS = ['input', 'limits', 'signal', 'tenant', 'tools', 'isolation', 'onEvent', 'seed'];
@@ -108,12 +108,7 @@ export class Enclave implements AsyncDisposable {
     if (config.adapter !== undefined && !(config.adapter instanceof WorkerPoolAdapter)) {
       throw invalidArgument('config.adapter', 'must be made by createWorkerPoolAdapter');
     }
-    if (config.logger !== undefined && typeof config.logger?.child !== 'function') {
-      throw invalidArgument('config.logger', 'must be a pino logger');
-    }
-    if (config.registry !== undefined && typeof config.registry?.getSingleMetric !== 'function') {
-      throw invalidArgument('config.registry', 'must be a prom-client registry');
-    }
+    checkObservers(config, 'config');
     this.#registry = createToolRegistry({ tools: config.tools, toolHandler: config.toolHandler });
     this.#everyTool = createAllowList(undefined, this.#registry);
     this.#isolation = checkIsolation(config.isolation, 'config.isolation') ?? 'context';
@@ -204,8 +199,7 @@ export class Enclave implements AsyncDisposable {
     }
     if (onEvent !== undefined && typeof onEvent !== 'function')
       throw invalidArgument('options.onEvent', 'must be a function');
-    if (signal !== undefined && !(signal instanceof AbortSignal))
-      throw invalidArgument('options.signal', 'must be an AbortSignal');
+    checkSignal(signal, 'options.signal');
     const { maxWorkerMemory, maxReplayBytes } = this.#adapter.options;
     const limits =
       options.limits === undefined
@@ -288,27 +282,6 @@ function refusal(
   return unstartedResult(executionId, executionError(code, { message, outcome: 'not_started' }), Date.now());
 }
 
-function inputJson(input: unknown, maxBytes: number): string {
-  if (input === undefined) return '';
-  let json: string | undefined;
-  try {
-    json = JSON.stringify(input);
-  } catch (error) {
-    throw invalidArgument('options.input', 'is not JSON data', error);
-  }
-  if (json === undefined) throw invalidArgument('options.input', `is not JSON data but a ${typeof input}`);
-  if (Buffer.byteLength(json) > maxBytes)
-    throw invalidArgument('options.input', `is larger than maxToolPayloadBytes (${maxBytes})`);
-  return json;
-}
-
-function checkIsolation(isolation: Isolation | undefined, key: string): Isolation | undefined {
-  if (isolation !== undefined && !ISOLATIONS.includes(isolation)) {
-    throw invalidArgument(key, `must be one of ${ISOLATIONS.join(', ')}, not ${String(isolation)}`);
-  }
-  return isolation;
-}
-
 function checkMemory(limits: ResolvedLimits, maxWorkerMemory: number, path: string): ResolvedLimits {
   if (limits.memoryBytes > maxWorkerMemory) {
     throw invalidArgument(
@@ -317,13 +290,4 @@ function checkMemory(limits: ResolvedLimits, maxWorkerMemory: number, path: stri
     );
   }
   return limits;
-}
-
-/** @internal Refuse what is not an object of known keys. */
-export function checkKeys(value: object, known: readonly string[], path: string): void {
-  if (typeof value !== 'object' || value === null) throw invalidArgument(path, 'must be an object');
-  for (const key of Object.keys(value)) {
-    if (!known.includes(key))
-      throw invalidArgument(`${path}.${key}`, `unknown option; known ones are ${known.join(', ')}`);
-  }
 }

@@ -3,7 +3,8 @@
  * run that fails. Its Enclaves share one worker pool, so the pool hands out isolation of state, not processes.
  */
 import { createWorkerPoolAdapter } from './adapter.ts';
-import { checkKeys, ENCLAVE_KEYS, Enclave, type EnclaveConfig, type RunOptions } from './enclave.ts';
+import { checkKeys } from './arguments.ts';
+import { ENCLAVE_KEYS, Enclave, type EnclaveConfig, type RunOptions } from './enclave.ts';
 import { EnclaveError, invalidArgument } from './errors.ts';
 import type { ExecutionResult } from './result.ts';
 

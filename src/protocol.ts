@@ -5,7 +5,9 @@
  * repeated until it is acknowledged, or asked for again by the side that misses it; and everything is recognised
  * when it comes twice.
  */
+
 import type { AttemptEnd, Delivery, ScriptItem, Versions } from '../actors/attempt.ts';
+import type { SessionStateValue } from '../actors/session.ts';
 import type { Outcome } from './errors.ts';
 import type { ResolvedSessionLimits, SessionLimitOptions } from './options.ts';
 import type { Isolation } from './sandbox/messages.ts';
@@ -171,15 +173,7 @@ export interface SessionInfoAnswer {
   /** The executions that are remembered, oldest first. */
   readonly executions: readonly { readonly id: string; readonly status: ExecutionStatus }[];
 }
-export type SessionStatus =
-  | 'starting'
-  | 'idle'
-  | 'executing'
-  | 'waiting'
-  | 'hibernated'
-  | 'migrating'
-  | 'closed'
-  | 'expired';
+export type SessionStatus = SessionStateValue;
 export type ExecutionStatus = 'queued' | 'running' | 'parked' | 'succeeded' | 'failed';
 
 /** `broker.<id>.cmd`: take this session over; answered with {@link Activated}. */

@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { ExecutionEvent } from '../actors/events.ts';
 import { createWorkerPoolAdapter } from './adapter.ts';
+import { checkIsolation, checkObservers } from './arguments.ts';
 import { MemoryBusServer } from './bus/memory.ts';
 import { SessionClient } from './client/client.ts';
 import type { AllEventsOptions, SpawnOptions } from './client/options.ts';
@@ -96,6 +97,8 @@ export class System implements AsyncDisposable {
   /** @internal Use {@link createSystem}. */
   constructor(options: CreateSystemOptions) {
     const resolved = resolveSystemOptions(options);
+    checkIsolation(options.isolation, 'options.isolation');
+    checkObservers(options, 'options');
     this.#options = options;
     this.#resolved = resolved;
     this.#clock = systemClock;

@@ -1,4 +1,5 @@
 /** What callers of the client may say, and what of it is refused. */
+import { checkIsolation, checkKeys, checkSignal, inputJson, jsonOf, oneOf } from '../arguments.ts';
 import { invalidArgument } from '../errors.ts';
 import { type ResolvedSessionLimits, resolveSessionLimits, type SessionLimitOptions } from '../options.ts';
 import type { CreateSession, Durability } from '../protocol.ts';
@@ -75,7 +76,6 @@ const SPAWN_KEYS = [
   'maxConcurrentExecutions',
 ];
 const EXECUTE_KEYS = ['input', 'commandId', 'issuedAt', 'limits', 'signal', 'seed'];
-const ISOLATIONS: readonly Isolation[] = ['process', 'execution', 'context', 'realm'];
 const DURABILITIES: readonly Durability[] = ['none', 'session'];
 const MAX_LABELS = 64;
 const MAX_LABEL_LENGTH = 256;
@@ -89,11 +89,11 @@ export type SpawnRequest = Omit<CreateSession, 'session' | 'creation'>;
 
 /** Throws INVALID_ARGUMENT naming the key. */
 export function resolveSpawn(options: SpawnOptions, defaults: ClientDefaults): SpawnRequest {
-  checkKeys(options, SPAWN_KEYS);
+  checkKeys(options, SPAWN_KEYS, 'options');
   if (options.id !== undefined) checkId(options.id, 'options.id');
   const limits = resolveSessionLimits(options.limits, defaults.limits, 'options.limits');
   const durability = oneOf(options.durability, DURABILITIES, 'options.durability') ?? 'session';
-  const isolation = oneOf(options.isolation, ISOLATIONS, 'options.isolation') ?? defaults.isolation;
+  const isolation = checkIsolation(options.isolation, 'options.isolation') ?? defaults.isolation;
   if (isolation === 'realm' && durability !== 'none') {
     throw invalidArgument(
       'options.isolation',
@@ -122,25 +122,25 @@ export function resolveExecute(
   base: ResolvedSessionLimits,
 ): { readonly input: string; readonly limits: ResolvedSessionLimits } {
   if (typeof code !== 'string') throw invalidArgument('code', `must be a string, not ${typeof code}`);
-  checkKeys(options, EXECUTE_KEYS);
+  checkKeys(options, EXECUTE_KEYS, 'options');
   if (options.commandId !== undefined) checkId(options.commandId, 'options.commandId');
   const { issuedAt } = options;
   if (issuedAt !== undefined && (!Number.isSafeInteger(issuedAt) || issuedAt < 0))
     throw invalidArgument('options.issuedAt', 'must be a time in whole ms since the epoch');
-  checkSignal(options.signal);
+  checkSignal(options.signal, 'options.signal');
   const limits = resolveSessionLimits(options.limits, base, 'options.limits');
   return { limits, input: inputJson(options.input, limits.maxToolPayloadBytes) };
 }
 
 /** Throws INVALID_ARGUMENT naming the key. */
 export function checkEvents(options: EventsOptions): void {
-  checkKeys(options, ['fromSeq', 'signal']);
+  checkKeys(options, ['fromSeq', 'signal'], 'options');
   checkFrom(options);
 }
 
 /** Throws INVALID_ARGUMENT naming the key. */
 export function checkAllEvents(options: AllEventsOptions): void {
-  checkKeys(options, ['sessionId', 'types', 'fromSeq', 'signal']);
+  checkKeys(options, ['sessionId', 'types', 'fromSeq', 'signal'], 'options');
   const { sessionId, types, fromSeq } = options;
   if (sessionId !== undefined) checkId(sessionId, 'options.sessionId');
   else if (fromSeq !== undefined)
@@ -154,7 +154,7 @@ export function checkAllEvents(options: AllEventsOptions): void {
 
 /** Throws INVALID_ARGUMENT naming the key. */
 export function checkMigrate(options: MigrateOptions): void {
-  checkKeys(options, ['to']);
+  checkKeys(options, ['to'], 'options');
   if (options.to !== undefined) checkId(options.to, 'options.to');
 }
 
@@ -163,34 +163,14 @@ export function checkId(id: unknown, key: string): void {
   if (typeof id !== 'string' || !ID.test(id)) throw invalidArgument(key, ID_RULE);
 }
 
-function checkKeys(options: object, known: readonly string[]): void {
-  if (typeof options !== 'object' || options === null || Array.isArray(options))
-    throw invalidArgument('options', 'must be an object');
-  for (const key of Object.keys(options)) {
-    if (!known.includes(key))
-      throw invalidArgument(`options.${key}`, `unknown option; known ones are ${known.join(', ')}`);
-  }
-}
-
 function checkFrom({ fromSeq, signal }: EventsOptions): void {
   if (fromSeq !== undefined) checkWhole(fromSeq, 1, Number.MAX_SAFE_INTEGER, 'options.fromSeq');
-  checkSignal(signal);
-}
-
-function checkSignal(signal: unknown): void {
-  if (signal !== undefined && !(signal instanceof AbortSignal))
-    throw invalidArgument('options.signal', 'must be an AbortSignal');
+  checkSignal(signal, 'options.signal');
 }
 
 function checkWhole(value: unknown, min: number, max: number, key: string, or = ''): void {
   if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max)
     throw invalidArgument(key, `must be ${or}a whole number from ${min} to ${max}, not ${String(value)}`);
-}
-
-function oneOf<T extends string>(value: T | undefined, known: readonly T[], key: string): T | undefined {
-  if (value !== undefined && !known.includes(value))
-    throw invalidArgument(key, `must be one of ${known.join(', ')}, not ${String(value)}`);
-  return value;
 }
 
 function labelsOf(labels: unknown): Readonly<Record<string, string>> {
@@ -230,25 +210,6 @@ function stateJson(state: unknown, maxBytes: number): string {
   if (!json.startsWith('{')) throw invalidArgument('options.state', 'must be a JSON object');
   if (Buffer.byteLength(json) > maxBytes)
     throw invalidArgument('options.state', `is larger than maxStateBytes (${maxBytes})`);
-  return json;
-}
-
-function inputJson(input: unknown, maxBytes: number): string {
-  if (input === undefined) return '';
-  const json = jsonOf(input, 'options.input');
-  if (Buffer.byteLength(json) > maxBytes)
-    throw invalidArgument('options.input', `is larger than maxToolPayloadBytes (${maxBytes})`);
-  return json;
-}
-
-function jsonOf(value: unknown, key: string): string {
-  let json: string | undefined;
-  try {
-    json = JSON.stringify(value);
-  } catch (error) {
-    throw invalidArgument(key, 'is not JSON data', error);
-  }
-  if (json === undefined) throw invalidArgument(key, `is not JSON data but a ${typeof value}`);
   return json;
 }
 

@@ -10,7 +10,7 @@
  *  H4  Timers: one for heartbeats, and one sweep for all attempts, set only while there are any.
  */
 import { hash } from 'node:crypto';
-import type { Versions } from '../../actors/attempt.ts';
+import { sameVersions } from '../../actors/attempt.ts';
 import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type {
@@ -258,7 +258,7 @@ export class RuntimeHost {
       return refusal('CANCELLED', 'this attempt was given up before it was accepted, or has ended'); // H2
     if (this.#phase !== 'open') return refusal('CLOSED', `runtime ${this.id} is draining`);
     const { versions } = this.#sandbox;
-    if (offer.versions && !sameVersions(offer.versions, versions))
+    if (offer.versions && !(versions && sameVersions(offer.versions, versions)))
       return refusal('ENGINE_MISMATCH', `runtime ${this.id} has other versions`, { versions });
     const load = this.#running;
     const full = load >= this.capacity || this.#keptBytes >= FULL_OUTBOXES * this.#maxUnacknowledgedBytes;
@@ -331,12 +331,6 @@ function specOf(offer: Offer): Omit<SandboxSpec, 'onReport' | 'onEnd'> {
     alone: offer.alone,
     deliveries: offer.deliveries,
   };
-}
-
-function sameVersions(wanted: Versions, ours: Versions | undefined): boolean {
-  return (
-    wanted.engine === ours?.engine && wanted.prelude === ours.prelude && wanted.stripper === ours.stripper
-  );
 }
 
 function fenced(epoch: number): ReplyError {

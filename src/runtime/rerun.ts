@@ -2,7 +2,7 @@
  * Rerun: an execution that ended runs again from its journal, in a sandbox of its own. No tool is called; every call
  * gets the end that it had. What comes out is a trace, and whether the script did what it did before.
  */
-import type { AttemptEnd, Delivery, ScriptItem } from '../../actors/attempt.ts';
+import { type AttemptEnd, type Delivery, type ScriptItem, sameVersions } from '../../actors/attempt.ts';
 import type { Clock } from '../clock.ts';
 import type { JournalRead } from '../protocol.ts';
 import type { ExecutionResult } from '../result.ts';
@@ -46,13 +46,7 @@ export function rerun(sandbox: Sandbox, clock: Clock, journal: JournalRead): Pro
   const recorded = journal.result === undefined ? undefined : (JSON.parse(journal.result) as ExecutionResult);
   const { versions } = journal;
   const here = sandbox.versions;
-  if (
-    versions !== undefined &&
-    here !== undefined &&
-    (versions.engine !== here.engine ||
-      versions.prelude !== here.prelude ||
-      versions.stripper !== here.stripper)
-  ) {
+  if (versions !== undefined && here !== undefined && !sameVersions(versions, here)) {
     const difference = `it ran on ${describe(versions)}; here is ${describe(here)}`;
     return Promise.resolve({ verdict: 'engine_mismatch', difference, trace: [], end: undefined, recorded });
   }

@@ -82,7 +82,6 @@ export class Broker {
   #timers: (() => void)[] = [];
   #state: 'new' | 'open' | 'draining' | 'closed' = 'new';
   #whenHeld: (() => void)[] = [];
-  #heldSince = 0;
 
   constructor(options: BrokerOptions) {
     const { id, bus, store, clock, subjects, tool, settings } = options;
@@ -143,9 +142,6 @@ export class Broker {
   get sessions(): number {
     return this.#hosting.size;
   }
-  get holdsLease(): boolean {
-    return this.#lease.holds();
-  }
   actor(session: string): SessionActor | undefined {
     return this.#hosting.get(session)?.actor;
   }
@@ -167,7 +163,6 @@ export class Broker {
   }
 
   #leaseHeld(): void {
-    this.#heldSince = this.#options.clock.monotonic();
     for (const held of this.#whenHeld.splice(0)) held();
   }
 
@@ -235,8 +230,7 @@ export class Broker {
       const { actor } = hosted;
       actor.sweep();
       if (hosted.moving || !actor.persistence.durable || !actor.quiet) continue;
-      if (actor.context.lastActivityAt <= idleSince && clock.monotonic() - this.#heldSince > 0)
-        void this.#leaving.hibernate(hosted);
+      if (actor.context.lastActivityAt <= idleSince) void this.#leaving.hibernate(hosted);
     }
   }
 

@@ -1,7 +1,8 @@
 /** Where an attempt runs. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { choose, type RuntimeView, sameVersions, type Wanted } from '../../actors/placement.ts';
+import { sameVersions } from '../../actors/attempt.ts';
+import { choose, type RuntimeView, type Wanted } from '../../actors/placement.ts';
 import { runtime, VERSIONS } from '../support/session.ts';
 
 const ANY: Wanted = { labels: {}, versions: undefined, prefer: undefined, avoid: undefined };
