@@ -69,7 +69,15 @@ export type AttemptEnd =
   | { readonly kind: 'stopped' };
 
 /** Failures of a call that a script can tell apart; every other is a TOOL_ERROR to it. */
-const CALL_CODES = ['INVALID_ARGUMENT', 'SERIALIZATION_ERROR', 'UNKNOWN_TOOL', 'OUTCOME_UNKNOWN'];
+const CALL_CODES = [
+  'INVALID_ARGUMENT',
+  'SERIALIZATION_ERROR',
+  'UNKNOWN_TOOL',
+  'TOOL_NOT_ALLOWED',
+  'TOOL_UNAVAILABLE',
+  'TOOL_TIMEOUT',
+  'OUTCOME_UNKNOWN',
+];
 
 /** The code of a failed call's delivery. */
 export function deliveryCode(code: string): string {

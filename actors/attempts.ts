@@ -23,13 +23,31 @@ import {
   pend,
 } from './draft.ts';
 import { fail, succeed } from './ending.ts';
-import { choose } from './placement.ts';
-import type { Attempt, ReportedItem, SessionEvent } from './sessiondata.ts';
+import { choose, couldRun, type Labels, type RuntimeView } from './placement.ts';
+import {
+  bestThere,
+  hasLabels,
+  LEAST_LOADED,
+  type Routing,
+  unplaced,
+  wantedLabels,
+  whyUnplaced,
+} from './routing.ts';
+import type { Attempt, ReportedItem, SessionContext, SessionEvent } from './sessiondata.ts';
 
 /** Waits between two looks for a runtime, in ms: doubled from the first to the last. */
 const PLACE_RETRY_MS = { first: 20, last: 1_000 };
 /** Codes of ends that a script brings about by itself. */
-const OWN_ENDS = ['SCRIPT_ERROR', 'TOOL_ERROR', 'UNKNOWN_TOOL', 'OUTCOME_UNKNOWN', 'SERIALIZATION_ERROR'];
+const OWN_ENDS = [
+  'SCRIPT_ERROR',
+  'TOOL_ERROR',
+  'UNKNOWN_TOOL',
+  'TOOL_NOT_ALLOWED',
+  'TOOL_UNAVAILABLE',
+  'TOOL_TIMEOUT',
+  'OUTCOME_UNKNOWN',
+  'SERIALIZATION_ERROR',
+];
 /** Codes of limits that a slow replay may pass without fault of its own. */
 const TIME_LIMITS = ['EXECUTION_TIMEOUT', 'CPU_LIMIT_EXCEEDED'];
 
@@ -55,16 +73,27 @@ export function placeNext(draft: Draft): void {
 }
 
 function place(draft: Draft, execution: ExecutionDraft): void {
-  const { now, fresh, runtimes } = draft.around;
+  const { now, fresh, runtimes, routing = LEAST_LOADED } = draft.around;
   // The next owner places it.
   if (draft.migrating || draft.placed) return placeAgain(execution, now);
-  const runtime = choose(
-    runtimes.filter(({ id }) => !execution.refusedBy.includes(id)),
-    { labels: {}, versions: execution.versions, prefer: draft.runtime, avoid: execution.avoid },
-  );
+  const wanted = wantedLabels(routing, draft.settings.labels);
+  const labels = bestThere(wanted, runtimes, execution.versions);
+  const runtime =
+    labels === undefined
+      ? undefined
+      : choose(
+          runtimes.filter(({ id }) => !execution.refusedBy.includes(id)),
+          {
+            labels,
+            versions: execution.versions,
+            prefer: draft.runtime,
+            avoid: execution.avoid,
+            by: routing.strategy === 'round-robin' ? 'turns' : 'room',
+          },
+        );
   if (execution.placeBy === 0) execution.placeBy = now + draft.settings.placementTimeoutMs;
   if (runtime === undefined || (!execution.started && now >= execution.placeBy))
-    return placeLater(draft, execution);
+    return placeLater(draft, execution, wanted);
   const attempt: Attempt = {
     id: fresh,
     runtime: runtime.id,
@@ -101,6 +130,17 @@ function placeAgain(execution: ExecutionDraft, at: number): void {
   execution.placeAt = at;
 }
 
+/** Executions of a session that wait for room and that a runtime with these labels could take. */
+export function waitingFor(
+  { executions, settings }: SessionContext,
+  labels: Labels,
+  routing: Routing = LEAST_LOADED,
+): number {
+  const waiting = executions.filter(({ phase }) => phase === 'placing').length;
+  if (waiting === 0) return 0;
+  return wantedLabels(routing, settings.labels).some((wanted) => hasLabels(labels, wanted)) ? waiting : 0;
+}
+
 /** There may be room now: nobody waits out the time that was set before. */
 export function seekAgain(draft: Draft): void {
   for (const { id, phase } of draft.executions) {
@@ -112,19 +152,14 @@ export function seekAgain(draft: Draft): void {
 }
 
 /**
- * No runtime would take it now. One that never ran is given up after a while; one that did waits for its deadline,
- * unless those that are there could not replay it.
+ * No runtime would take it now. One that never ran is given up after a while, though none that is known could ever
+ * take it: one may be on its way up. One that did run waits for its deadline, unless those that are there could not
+ * replay it.
  */
-function placeLater(draft: Draft, execution: ExecutionDraft): void {
-  const { now } = draft.around;
-  if (!execution.started && now >= execution.placeBy) {
-    return fail(draft, execution, {
-      code: execution.refusal === '' ? 'NO_RUNTIME' : execution.refusal,
-      message: `No runtime took the execution within ${draft.settings.placementTimeoutMs} ms`,
-      retryAfterMs: PLACE_RETRY_MS.last,
-    });
-  }
-  if (now >= execution.placeBy && onlyOthers(draft, execution)) {
+function placeLater(draft: Draft, execution: ExecutionDraft, wanted: readonly Labels[]): void {
+  const { now, runtimes } = draft.around;
+  if (!execution.started && now >= execution.placeBy) return giveUp(draft, execution, wanted);
+  if (now >= execution.placeBy && onlyOthers(execution, runtimes, wanted)) {
     return fail(draft, execution, {
       code: 'ENGINE_MISMATCH',
       message: 'No runtime has the versions of engine, prelude and stripper that the script began on',
@@ -136,11 +171,31 @@ function placeLater(draft: Draft, execution: ExecutionDraft): void {
   placeAgain(execution, now + delay);
 }
 
-/** There are runtimes, and none of them could replay it. */
-function onlyOthers(draft: Draft, { versions }: ExecutionDraft): boolean {
+function giveUp(draft: Draft, execution: ExecutionDraft, wanted: readonly Labels[]): void {
   const { runtimes } = draft.around;
-  if (versions === undefined || runtimes.length === 0) return false;
-  return runtimes.every(
+  const code = execution.refusal === '' ? 'NO_RUNTIME' : execution.refusal;
+  const labels = bestThere(wanted, runtimes, execution.versions) ?? wanted[0] ?? {};
+  const lacking = code === 'NO_RUNTIME';
+  const why = lacking ? `: ${whyUnplaced(labels, runtimes)}` : '';
+  return fail(draft, execution, {
+    code,
+    message: `No runtime took the execution within ${draft.settings.placementTimeoutMs} ms${why}`,
+    retryAfterMs: PLACE_RETRY_MS.last,
+    details: lacking ? { ...unplaced(labels, runtimes) } : undefined,
+  });
+}
+
+/** There are runtimes where it may run, and none of them could replay it. */
+function onlyOthers(
+  { versions }: ExecutionDraft,
+  runtimes: readonly RuntimeView[],
+  wanted: readonly Labels[],
+): boolean {
+  const suiting = runtimes.filter((runtime) =>
+    wanted.some((labels) => couldRun({ ...runtime, draining: false }, { labels, versions: undefined })),
+  );
+  if (versions === undefined || suiting.length === 0) return false;
+  return suiting.every(
     (runtime) => runtime.versions !== undefined && !sameVersions(runtime.versions, versions),
   );
 }

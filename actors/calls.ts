@@ -38,9 +38,10 @@ export function enterCall(draft: Draft, execution: ExecutionDraft, item: CallIte
     toolName: name,
     args: parsedOrNothing(json),
   });
-  if (!item.known) {
-    return deliver(draft, execution, index, 'UNKNOWN_TOOL', `There is no tool "${name}"`, 0);
-  }
+  if (item.refusal === 'TOOL_NOT_ALLOWED')
+    return deliver(draft, execution, index, item.refusal, `This script may not call the tool "${name}"`, 0);
+  if (item.refusal === 'UNKNOWN_TOOL')
+    return deliver(draft, execution, index, item.refusal, `There is no tool "${name}"`, 0);
   const call: OpenCall = {
     index,
     effect: kind,
@@ -142,7 +143,7 @@ export function missProvider(draft: Draft, execution: ExecutionDraft, index: num
   const seekingSince = call.seekingSince === 0 ? now : call.seekingSince;
   if (now - seekingSince >= draft.settings.providerTimeoutMs) {
     if (call.lost) return endInDoubt(draft, execution, index);
-    return settle(draft, execution, index, 'TOOL_ERROR', 'No provider of the tool could be reached', 0);
+    return settle(draft, execution, index, 'TOOL_UNAVAILABLE', 'No provider of the tool could be reached', 0);
   }
   const retryAt = now + PROVIDER_RETRY_MS;
   withCall(execution, index, (open) => ({

@@ -26,6 +26,8 @@ export interface Failure {
   readonly retryAfterMs?: number | undefined;
   /** Default: what is known of its calls. */
   readonly outcome?: 'not_started' | undefined;
+  /** What the code's docs promise, as JSON data. */
+  readonly details?: Readonly<Record<string, unknown>> | undefined;
 }
 
 const NO_USAGE: Usage = { cpu: 0, heap: 0 };
@@ -78,8 +80,9 @@ export function fail(
     stack = '',
     retryAfterMs,
     outcome = outcomeOf(execution),
+    details,
   } = failure;
-  finish(draft, execution, { ok: false, code, message, name, stack, outcome, retryAfterMs }, usage);
+  finish(draft, execution, { ok: false, code, message, name, stack, outcome, retryAfterMs, details }, usage);
 }
 
 function finish(draft: Draft, execution: ExecutionDraft, end: Ended['end'], usage: Usage): void {

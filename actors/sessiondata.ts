@@ -4,9 +4,13 @@
 import type { AttemptEnd, ScriptItem, Versions } from './attempt.ts';
 import type { EventPayloads, EventType } from './events.ts';
 import type { RuntimeView } from './placement.ts';
+import type { Routing } from './routing.ts';
 
 /** What a tool does to the world. */
 export type Effect = 'read' | 'idempotent' | 'unsafe';
+
+/** Why a call is not made at all. */
+export type ToolRefusal = 'UNKNOWN_TOOL' | 'TOOL_NOT_ALLOWED';
 
 /** Bounds of an execution that the session itself keeps; the others are its runtime's. */
 export interface ExecutionLimits {
@@ -183,6 +187,8 @@ export interface Surroundings {
   /** An id for an attempt, if the step starts one. */
   readonly fresh: string;
   readonly runtimes: readonly RuntimeView[];
+  /** How the broker places now. Default: on the runtime with the most room, whatever the labels. */
+  readonly routing?: Routing | undefined;
 }
 
 /** A request whose answer is among the step's `replies`. */
@@ -194,8 +200,8 @@ export interface Asked {
 export type ReportedItem =
   | Extract<ScriptItem, { kind: 'output' | 'sleep' }>
   | (Extract<ScriptItem, { kind: 'call' }> & {
-      /** The script may call it, and somebody is known to offer it. */
-      readonly known: boolean;
+      /** Why it is not to be made: the script may not call the tool, or nobody was ever known to offer it. */
+      readonly refusal: ToolRefusal | undefined;
       readonly effect: Effect;
       readonly reconcilable: boolean;
     })
@@ -321,6 +327,8 @@ export interface Ended {
         readonly stack: string;
         readonly outcome: 'not_started' | 'completed' | 'unknown';
         readonly retryAfterMs: number | undefined;
+        /** What the code's docs promise, as JSON data. */
+        readonly details?: Readonly<Record<string, unknown>> | undefined;
       };
   readonly usage: { readonly cpu: number; readonly heap: number };
 }

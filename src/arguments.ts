@@ -68,3 +68,26 @@ export function inputJson(input: unknown, maxToolPayloadBytes: number): string {
     throw invalidArgument('options.input', `is larger than maxToolPayloadBytes (${maxToolPayloadBytes})`);
   return json;
 }
+
+const MAX_LABELS = 64;
+const MAX_LABEL_LENGTH = 256;
+
+/** Labels: an object of strings, at most 64; keys of 1 to 256 characters, values of 0 to 256. Undefined: none. */
+export function labelsOf(labels: unknown, key: string): Readonly<Record<string, string>> {
+  if (labels === undefined) return {};
+  if (!isRecord(labels)) throw invalidArgument(key, 'must be an object of strings');
+  const entries = Object.entries(labels);
+  if (entries.length > MAX_LABELS) throw invalidArgument(key, `has more than ${MAX_LABELS} entries`);
+  for (const [name, value] of entries) {
+    if (name === '' || name.length > MAX_LABEL_LENGTH)
+      throw invalidArgument(key, `has a key that is not of 1 to ${MAX_LABEL_LENGTH} characters`);
+    if (typeof value !== 'string' || value.length > MAX_LABEL_LENGTH)
+      throw invalidArgument(`${key}.${name}`, `must be a string of 0 to ${MAX_LABEL_LENGTH} characters`);
+  }
+  // Entries, not a spread: "__proto__" is a key like any other.
+  return Object.fromEntries(entries) as Record<string, string>;
+}
+
+export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

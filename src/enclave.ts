@@ -253,8 +253,9 @@ export class Enclave implements AsyncDisposable {
     return {
       call: (name, argsJson, { signal, ...call }) => {
         const canonical = canonicalToolName(name);
-        const tool = canonical !== undefined && mayCall(canonical) ? this.#registry.resolve(name) : undefined;
-        if (tool === undefined) return undefined;
+        if (canonical !== undefined && !mayCall(canonical)) return 'TOOL_NOT_ALLOWED';
+        const tool = this.#registry.resolve(name);
+        if (tool === undefined) return 'UNKNOWN_TOOL';
         return callTool(tool, argsJson, call, { maxPayloadBytes: maxToolPayloadBytes, signal });
       },
     };

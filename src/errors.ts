@@ -23,6 +23,9 @@ const RETRYABLE = {
   SCRIPT_ERROR: false,
   TOOL_ERROR: false,
   UNKNOWN_TOOL: false,
+  TOOL_NOT_ALLOWED: false,
+  TOOL_UNAVAILABLE: true,
+  TOOL_TIMEOUT: false,
   EXECUTION_TIMEOUT: false,
   CPU_LIMIT_EXCEEDED: false,
   MEMORY_LIMIT_EXCEEDED: false,
@@ -77,6 +80,12 @@ export interface ExecutionError {
   readonly outcome: Outcome;
   /** Where waiting helps (OVERLOADED, QUEUE_TIMEOUT, QUARANTINED, a refused WORKER_CRASHED): how long, in ms. */
   readonly retryAfterMs?: number;
+  /**
+   * What the code's own docs promise, as JSON data. NO_RUNTIME of a session: the labels `wanted` of a runtime, the
+   * `runtimes` that were `known` then (at most 10 of them) with their `labels`, how much room each had (`free`), and
+   * whether it was `draining`.
+   */
+  readonly details?: Readonly<Record<string, unknown>>;
 }
 
 /** The parts of an {@link ExecutionError} that have no default. */
@@ -86,6 +95,7 @@ export interface ErrorParts {
   readonly stack?: string | undefined;
   readonly outcome: Outcome;
   readonly retryAfterMs?: number | undefined;
+  readonly details?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** Whether an error of this code may go away by itself; false for a code of somebody else's. */
@@ -100,9 +110,11 @@ export function executionError(code: ErrorCode, parts: ErrorParts): ExecutionErr
     code,
     message: parts.message,
     ...(parts.stack === undefined ? {} : { stack: parts.stack }),
-    retryable: RETRYABLE[code] && parts.outcome !== 'unknown',
+    // The code may be one of a newer version's.
+    retryable: isRetryable(code) && parts.outcome !== 'unknown',
     outcome: parts.outcome,
     ...(parts.retryAfterMs === undefined ? {} : { retryAfterMs: parts.retryAfterMs }),
+    ...(parts.details === undefined ? {} : { details: parts.details }),
   };
 }
 

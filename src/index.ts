@@ -7,22 +7,29 @@ export {
   PROTOCOL_VERSION,
 } from '../actors/events.ts';
 export { createWorkerPoolAdapter, type WorkerPoolAdapter } from './adapter.ts';
+export type { NatsSource, RedisSource } from './backends.ts';
+export { EnclaveBroker, type EnclaveBrokerOptions } from './broker.ts';
+export type { NatsOptions, NatsReconnectOptions, NatsTlsOptions } from './bus/nats.ts';
 export type { ExecutionHandle } from './client/execution.ts';
 export type {
   AllEventsOptions,
   EventsOptions,
   ExecuteOptions,
   MigrateOptions,
+  RunOptions as StatelessRunOptions,
   SpawnOptions,
 } from './client/options.ts';
 export type { SessionInfo, SessionRef } from './client/session.ts';
+export { EnclaveClient, type EnclaveClientOptions, type ReconnectionOptions } from './client.ts';
 export { Enclave, type EnclaveConfig, type EnclaveStats, type RunOptions } from './enclave.ts';
 export { EnclavePool, type EnclavePoolOptions } from './enclavepool.ts';
 export { EnclaveError, type ErrorCode, type ExecutionError, type Outcome } from './errors.ts';
+export type { FallbackOption } from './fallback.ts';
 export {
   type Limits,
   type ResolvedLimits,
   type ResolvedSessionLimits,
+  type RuntimePoolOptions,
   recommendedPoolSize,
   type SessionLimitOptions,
   type SystemOptions,
@@ -30,8 +37,17 @@ export {
   type Workload,
 } from './options.ts';
 export type { Durability, ExecutionStatus, SessionStatus } from './protocol.ts';
+export {
+  type ProvideToolsOptions,
+  provideTools,
+  type ToolService,
+  type ToolServiceNats,
+} from './providetools.ts';
+export type { Provisioner } from './provision/provisioner.ts';
 export type { ExecutionResult, ExecutionStats, ToolCallRecord } from './result.ts';
+export type { RoutingOptions, RoutingRule, RoutingStrategy } from './routing.ts';
 export type { RerunReport, TraceStep } from './runtime/rerun.ts';
+export { EnclaveRuntime, type EnclaveRuntimeOptions, type RuntimeWorkerPool } from './runtime.ts';
 export type { Isolation } from './sandbox/messages.ts';
 export type { PoolStats, WorkerStats } from './sandbox/pool.ts';
 export type { Containment } from './sandbox/process.ts';
@@ -40,6 +56,7 @@ export {
   type CreateSystemOptions,
   createSystem,
   type ExecutionJournal,
+  type Role,
   type RuntimeInfo,
   type System,
 } from './system.ts';
@@ -55,4 +72,9 @@ export {
   type ToolDefinition,
   type ToolEffect,
 } from './tools/define.ts';
-export type { ToolHandler } from './tools/registry.ts';
+export {
+  createToolRegistry,
+  type ToolHandler,
+  type ToolRegistry,
+  type ToolRegistryOptions,
+} from './tools/registry.ts';

@@ -14,7 +14,8 @@ interface NumberRule {
   readonly default: number;
   readonly min: number;
   readonly max: number;
-  readonly unit: 'ms' | 'bytes' | 'count';
+  /** `ratio`: need not be whole. */
+  readonly unit: 'ms' | 'bytes' | 'count' | 'ratio';
 }
 
 /** What one execution may use. */
@@ -216,17 +217,23 @@ function resolveNumbers<R extends Record<string, NumberRule>>(
     const value = given[key];
     if (value === undefined) {
       resolved[key] = base?.[key] ?? rule.default;
-    } else if (!Number.isInteger(value) || value < rule.min || value > rule.max) {
-      const unit = rule.unit === 'count' ? '' : ` ${rule.unit}`;
+    } else if (!isWithin(rule, value)) {
+      const unit = rule.unit === 'ms' || rule.unit === 'bytes' ? ` ${rule.unit}` : '';
+      const number = rule.unit === 'ratio' ? 'number' : 'whole number';
       throw invalidArgument(
         `${path}.${key}`,
-        `must be a whole number from ${rule.min} to ${rule.max}${unit}, not ${String(value)}`,
+        `must be a ${number} from ${rule.min} to ${rule.max}${unit}, not ${String(value)}`,
       );
     } else {
       resolved[key] = value;
     }
   }
   return resolved as { readonly [K in keyof R]: number };
+}
+
+function isWithin({ min, max, unit }: NumberRule, value: unknown): value is number {
+  if (typeof value !== 'number' || !(unit === 'ratio' || Number.isInteger(value))) return false;
+  return value >= min && value <= max;
 }
 
 function checkRecord(value: unknown, path: string): void {
@@ -249,8 +256,18 @@ export interface SystemOptions {
   readonly pool?: WorkerPoolOptions | undefined;
   /** Limits of every execution for which its session, or the call, does not set its own. */
   readonly limits?: SessionLimitOptions | undefined;
-  /** Life of a broker's lease, in ms. Default 15,000; 500 to 600,000. A broker that is gone without a word is succeeded after it. */
+  /** Life of a broker's lease, in ms. Default 6,000; 500 to 600,000. A broker that is gone without a word is succeeded after it; one whose main loop stands still for a third of it gives its sessions up. */
   readonly leaseTtlMs?: number | undefined;
+  /** How often a broker looks for sessions that nobody looks after, in ms. Default 1,000; 50 to 60,000. */
+  readonly scanIntervalMs?: number | undefined;
+  /** Between the heartbeats of this process's runtimes, in ms. Default 1,000; 50 to 60,000. The loss of a runtime's process is noticed within about a second whatever this is. */
+  readonly heartbeatIntervalMs?: number | undefined;
+  /** How long a drain waits for scripts, stateless runs and tool handlers, in ms. Default 30,000; 0 to 3,600,000. What still runs then is given back: executions of sessions go on elsewhere. */
+  readonly drainGraceMs?: number | undefined;
+  /** Sessions that do not set `ttlMs` expire after this long without activity, in ms. Default 0, which is never; to 2,592,000,000 (30 days). */
+  readonly sessionTimeoutMs?: number | undefined;
+  /** Stateless runs in one broker. Default 10,000; 1 to 1,000,000. Over it: OVERLOADED. */
+  readonly maxRuns?: number | undefined;
   /** A session without activity is put away after this, in ms. Default 30,000; 100 to 86,400,000. */
   readonly hibernateAfterMs?: number | undefined;
   /** A sleep longer than this lets the isolate go, in ms. Default 10,000; 100 to 86,400,000. */
@@ -270,7 +287,12 @@ export interface SystemOptions {
 export const SYSTEM_RULES = {
   brokers: { default: 1, min: 1, max: 16, unit: 'count' },
   runtimes: { default: 1, min: 1, max: 16, unit: 'count' },
-  leaseTtlMs: { default: 15_000, min: 500, max: 600_000, unit: 'ms' },
+  leaseTtlMs: { default: 6_000, min: 500, max: 600_000, unit: 'ms' },
+  scanIntervalMs: { default: 1_000, min: 50, max: 60_000, unit: 'ms' },
+  heartbeatIntervalMs: { default: 1_000, min: 50, max: 60_000, unit: 'ms' },
+  drainGraceMs: { default: 30_000, min: 0, max: 3_600_000, unit: 'ms' },
+  sessionTimeoutMs: { default: 0, min: 0, max: 2_592_000_000, unit: 'ms' },
+  maxRuns: { default: 10_000, min: 1, max: 1_000_000, unit: 'count' },
   hibernateAfterMs: { default: 30_000, min: 100, max: 86_400_000, unit: 'ms' },
   parkAfterMs: { default: 10_000, min: 100, max: 86_400_000, unit: 'ms' },
   placementTimeoutMs: { default: 30_000, min: 1, max: 86_400_000, unit: 'ms' },
@@ -288,7 +310,23 @@ export type ResolvedSystemOptions = { readonly [K in keyof typeof SYSTEM_RULES]:
 };
 
 /** Options of a system that are no numbers and are checked where they are used. */
-const SYSTEM_PARTS = ['tools', 'isolation', 'logger', 'registry'];
+const SYSTEM_PARTS = [
+  'nats',
+  'redis',
+  'ack',
+  'keyPrefix',
+  'roles',
+  'id',
+  'labels',
+  'routingStrategy',
+  'routingRules',
+  'runtimePool',
+  'provisioner',
+  'tools',
+  'isolation',
+  'logger',
+  'registry',
+];
 
 /** Resolve a system's options. Throws INVALID_ARGUMENT naming the key. */
 export function resolveSystemOptions(given: SystemOptions): ResolvedSystemOptions {
@@ -314,4 +352,49 @@ export function resolveSystemOptions(given: SystemOptions): ResolvedSystemOption
 
 function sessionDefaults(maxWorkerMemory: number): ResolvedSessionLimits {
   return { ...resolveSessionLimits(undefined), ...defaultLimits(maxWorkerMemory) };
+}
+
+// ---- the pool of runtimes --------------------------------------------------------------------------------
+
+/** How many runtimes a broker keeps, of those that it starts and stops itself. */
+export interface RuntimePoolOptions {
+  /** Runtimes there are at least, in all; fewer are made up for at once. Default 1; 0 to 1,000. */
+  readonly minSize?: number | undefined;
+  /** Runtimes there are at most, those that drain not counted. Default 10, or `minSize` if that is more; 1 to 1,000, and not less than `minSize`. */
+  readonly maxSize?: number | undefined;
+  /** Share of all places in use, executions that wait for one included, above which runtimes are added. Default 0.8; 0.05 to 1, and more than `scaleDownThreshold`. */
+  readonly scaleUpThreshold?: number | undefined;
+  /** Share of all places in use below which one runtime is drained, once it was so for three looks in a row. Default 0.3, or half of `scaleUpThreshold` if that is less; 0 to 0.95. */
+  readonly scaleDownThreshold?: number | undefined;
+  /** How often the shares are looked at, in ms. Default 30,000; 100 to 3,600,000. */
+  readonly scaleInterval?: number | undefined;
+}
+
+export const RUNTIME_POOL_RULES = {
+  minSize: { default: 1, min: 0, max: 1_000, unit: 'count' },
+  maxSize: { default: 10, min: 1, max: 1_000, unit: 'count' },
+  scaleUpThreshold: { default: 0.8, min: 0.05, max: 1, unit: 'ratio' },
+  scaleDownThreshold: { default: 0.3, min: 0, max: 0.95, unit: 'ratio' },
+  scaleInterval: { default: 30_000, min: 100, max: 3_600_000, unit: 'ms' },
+} as const satisfies Record<keyof RuntimePoolOptions, NumberRule>;
+
+export type ResolvedRuntimePool = { readonly [K in keyof typeof RUNTIME_POOL_RULES]: number };
+
+/** Resolve how many runtimes there are to be. Throws INVALID_ARGUMENT naming the key or the pair that contradict each other. */
+export function resolveRuntimePool(
+  given: RuntimePoolOptions = {},
+  path = 'runtimePool',
+): ResolvedRuntimePool {
+  const resolved = resolveNumbers(RUNTIME_POOL_RULES, given, path);
+  const { minSize, scaleUpThreshold: up } = resolved;
+  const maxSize = given.maxSize ?? Math.max(resolved.maxSize, minSize);
+  const down = given.scaleDownThreshold ?? Math.min(resolved.scaleDownThreshold, up / 2);
+  if (minSize > maxSize)
+    throw invalidArgument(`${path}.minSize`, `${minSize} is more than maxSize (${maxSize})`);
+  if (down >= up)
+    throw invalidArgument(
+      `${path}.scaleDownThreshold`,
+      `${down} is not less than scaleUpThreshold (${up}): runtimes would come and go`,
+    );
+  return { ...resolved, maxSize, scaleDownThreshold: down };
 }

@@ -35,8 +35,8 @@ export interface CreateSession {
   readonly labels: Readonly<Record<string, string>>;
   /** Canonical names of the only tools that its scripts may call; undefined for all. */
   readonly tools: readonly string[] | undefined;
-  /** 0 for never. */
-  readonly ttlMs: number;
+  /** 0 for never; undefined for the broker's own. */
+  readonly ttlMs?: number | undefined;
   readonly limits: SessionLimits;
   readonly isolation: Isolation;
   readonly durability: Durability;
@@ -49,6 +49,37 @@ export type Durability = 'none' | 'session';
 
 /** What an execution of a session may use: what a run may, and what only sessions have. */
 export type SessionLimits = ResolvedSessionLimits;
+
+/**
+ * `broker.run`: run a script for which no session is kept. Answered with {@link RunTaken}. Whoever asks sends it again
+ * only if it was refused or reached nobody: after a time-out it may run.
+ */
+export interface RunScript {
+  /** Names the execution; begins with `run-`, as no session does. */
+  readonly run: string;
+  readonly source: string;
+  /** JSON, or '' for none. */
+  readonly input: string;
+  readonly limits: SessionLimits;
+  readonly seed: readonly [number, number, number, number];
+  readonly isolation: Isolation;
+  /** On whose behalf: isolates are kept per tenant. */
+  readonly tenant: string;
+  /** Canonical names of the only tools that it may call; undefined for all. */
+  readonly tools: readonly string[] | undefined;
+  /** What routing rules match, as a session's. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** Publish its events, as those of a session named like the execution. */
+  readonly events: boolean;
+  /** Where the result is told (at most once) if it is not in the answer: {@link ResultTold}. */
+  readonly tell: string;
+}
+export interface RunTaken {
+  /** Stands for a session in subjects: its `cmd` takes `cancel` and `result`. */
+  readonly home: string;
+  /** The ExecutionResult as JSON, if it has ended by now. */
+  readonly result: string | undefined;
+}
 
 /** `broker.session_activate`: see that somebody owns the session. Answered when its owner can be reached. */
 export interface ActivateSession {
@@ -68,6 +99,32 @@ export interface AskSession {
   readonly session: string;
   /** Of `session_result` and `journal_read`. */
   readonly execution?: string | undefined;
+}
+
+/** `broker.sessions_list`: for operators. A page at a time; '' begins. */
+export interface ListSessions {
+  readonly cursor: string;
+  /** Default 100; 1 to 1,000. */
+  readonly limit?: number | undefined;
+}
+export interface SessionsListed {
+  readonly sessions: readonly SessionListed[];
+  /** Asks for the next page; '' if this was the last. */
+  readonly cursor: string;
+}
+/** As it is stored: what its owner has not committed is not in it. */
+export interface SessionListed {
+  readonly session: string;
+  readonly status: SessionStatus;
+  /** The incarnation that owns it: its broker's id begins it. */
+  readonly owner: string | undefined;
+  readonly epoch: number;
+  readonly seq: number;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Executions that wait or run. */
+  readonly executions: number;
+  /** In ms since the epoch. */
+  readonly lastActivityAt: number;
 }
 
 /** `broker.events_read`. */
@@ -203,6 +260,11 @@ export type RuntimeCommand =
   /** A request, answered with {@link ProbeAnswer}. If it is not there, it will never be accepted afterwards. */
   | { readonly t: 'probe'; readonly attempt: string; readonly session: string; readonly epoch: number };
 
+/** A request to a runtime of which nothing was heard: it answers. */
+export interface Ping {
+  readonly t: 'ping';
+}
+
 export interface Offer {
   readonly t: 'offer';
   readonly session: string;
@@ -217,6 +279,8 @@ export interface Offer {
   readonly startTime: number;
   readonly limits: SessionLimits;
   readonly isolation: Isolation;
+  /** Isolates are kept for it and shared with nobody else. Undefined: the session. */
+  readonly tenant?: string | undefined;
   /** It is suspected of having killed a worker: nothing else may be aboard its worker. */
   readonly alone: boolean;
   /** An earlier attempt had been handed something: limits of CPU and wall time are tripled. */
@@ -266,6 +330,8 @@ export interface RuntimeHeartbeat {
 export interface BrokerHeartbeat {
   readonly broker: string;
   readonly sessions: number;
+  /** Executions that wait for room in a runtime. Undefined from an older broker. */
+  readonly waiting?: number | undefined;
   readonly draining: boolean;
   readonly intervalMs: number;
 }
@@ -288,6 +354,8 @@ export interface CallTool {
   /** How long the owner's lease lasted when it sent this, in ms from the arrival. */
   readonly notAfterMs: number;
   readonly maxPayloadBytes: number;
+  /** Of a stateless run, as its caller named it. */
+  readonly tenant?: string | undefined;
 }
 export interface CallTaken {
   readonly provider: string;
@@ -313,14 +381,66 @@ export type CallEnd =
   | { readonly ok: 'not_started' }
   | { readonly ok: 'unknown' };
 
-/** owner → provider (`provider.<id>.cmd`, or `provider.probe` for a probe of all). */
+/** owner, broker → provider (`provider.<id>.cmd`, or `provider.probe` for a probe of all). */
 export type ProviderCommand =
   | { readonly t: 'ack'; readonly keys: readonly string[] }
   /** Nobody waits for it any more: its signal is aborted. */
   | { readonly t: 'cancel'; readonly key: string }
   /** Who has one of these answers the session with `alive` or `ended`. As a request to one provider: {@link ProbedCalls}. */
-  | { readonly t: 'probe'; readonly keys: readonly string[] };
+  | { readonly t: 'probe'; readonly keys: readonly string[] }
+  /** Beat at once. As a request it is answered with the {@link ProviderHeartbeat} as well. */
+  | { readonly t: 'advertise' }
+  /** A request to one provider, answered with {@link ToolPage}: what it offers, page by page, from 0. */
+  | { readonly t: 'tools'; readonly page: number };
 export interface ProbedCalls {
   /** Those that it does not have. */
   readonly missing: readonly string[];
+}
+
+/**
+ * `provider.<id>.heartbeat`. It names the list of its tools by a hash, so that a long list is sent once to every
+ * broker and not every second.
+ */
+export interface ProviderHeartbeat {
+  readonly provider: string;
+  readonly hash: string;
+  /** Tools on the list. */
+  readonly tools: number;
+  /** It takes no more calls. */
+  readonly draining: boolean;
+  readonly intervalMs: number;
+}
+/** A part of a provider's list. One of another hash than the part before it begins another list. */
+export interface ToolPage {
+  readonly hash: string;
+  readonly page: number;
+  readonly pages: number;
+  readonly tools: readonly AdvertisedTool[];
+}
+/** What a provider tells of a tool. */
+export interface AdvertisedTool {
+  /** As it was defined. */
+  readonly name: string;
+  readonly canonicalName: string;
+  readonly effect: 'read' | 'idempotent' | 'unsafe';
+  readonly reconcilable: boolean;
+  readonly timeoutMs?: number | undefined;
+  readonly description?: string | undefined;
+  /** JSON Schema (draft 2020-12) of its arguments, where its schema can be said in it and is not too long. */
+  readonly input?: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** `broker.tools_list`: the tools that are known, by canonical name, after this one. Default: from the first. */
+export interface ListTools {
+  readonly after?: string | undefined;
+}
+export interface ToolList {
+  readonly tools: readonly KnownTool[];
+  /** Ask again after this one; undefined: that was all. */
+  readonly after: string | undefined;
+}
+/** A tool, with what the strictest of its providers says of its effect. */
+export interface KnownTool extends AdvertisedTool {
+  /** Providers that take calls of it now; 0: it is remembered, and calls wait for one to come. */
+  readonly providers: number;
 }

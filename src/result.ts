@@ -13,6 +13,13 @@ export interface ToolCallRecord {
    * when the execution ended, so its effect is in doubt. `not_started`: it was never handed to the handler.
    */
   readonly outcome: 'completed' | 'failed' | 'unknown' | 'not_started';
+  /**
+   * Why it did not complete, absent if it did. As the script saw it: TOOL_ERROR (the handler threw), INVALID_ARGUMENT,
+   * SERIALIZATION_ERROR, TOOL_TIMEOUT (its `timeoutMs` passed), UNKNOWN_TOOL (nobody has it), TOOL_NOT_ALLOWED (not
+   * on the list of this script), TOOL_UNAVAILABLE (nobody offered it for a while; it did not run), OUTCOME_UNKNOWN
+   * (its provider was lost). CANCELLED: the execution ended first.
+   */
+  readonly code?: string;
   /** Time in the handler so far, in ms. */
   readonly durationMs: number;
 }

@@ -13,8 +13,9 @@
  * enclave.<ns>.runtime.<id>.cmd            owner → runtime
  * enclave.<ns>.runtime.<id>.heartbeat
  * enclave.<ns>.tool.<name>                 queue group `providers`
- * enclave.<ns>.provider.<id>.cmd           owner → provider
- * enclave.<ns>.provider.probe              owner → every provider
+ * enclave.<ns>.provider.<id>.cmd           owner, broker → provider
+ * enclave.<ns>.provider.<id>.heartbeat     provider → every broker
+ * enclave.<ns>.provider.probe              owner, broker → every provider
  * enclave.<ns>.client.<id>.result          owner → client
  * enclave.<ns>.deadletter
  * ```
@@ -22,15 +23,20 @@
 
 /** What a broker of the queue group does for anybody. */
 export type BrokerVerb =
+  | 'run'
   | 'session_create'
   | 'session_activate'
   | 'session_info'
+  | 'sessions_list'
   | 'session_result'
   | 'events_read'
-  | 'journal_read';
+  | 'journal_read'
+  | 'tools_list';
 
 export const BROKERS = 'brokers';
 export const PROVIDERS = 'providers';
+/** In the place of an attempt: what providers say to an owner. No attempt is called so: their ids have 22 characters. */
+export const TOOLS = 'tools';
 
 export interface Subjects {
   readonly namespace: string;
@@ -48,6 +54,7 @@ export interface Subjects {
   /** `name` is canonical: its segments are joined by `.`. */
   tool(name: string): string;
   providerCmd(id: string): string;
+  providerHeartbeat(id: string): string;
   readonly providerProbe: string;
   clientResult(id: string): string;
   readonly deadletter: string;
@@ -65,12 +72,13 @@ export function subjectsOf(namespace: string): Subjects {
     brokerHeartbeat: (id) => `${root}.broker.${id}.heartbeat`,
     sessionCmd: (id) => `${root}.session.${id}.cmd`,
     sessionIn: (id, attempt) => `${root}.session.${id}.in.${attempt}`,
-    sessionTools: (id) => `${root}.session.${id}.in.tools`,
+    sessionTools: (id) => `${root}.session.${id}.in.${TOOLS}`,
     sessionEvent: (id, type) => `${root}.session.${id}.event.${type}`,
     runtimeCmd: (id) => `${root}.runtime.${id}.cmd`,
     runtimeHeartbeat: (id) => `${root}.runtime.${id}.heartbeat`,
     tool: (name) => `${root}.tool.${name}`,
     providerCmd: (id) => `${root}.provider.${id}.cmd`,
+    providerHeartbeat: (id) => `${root}.provider.${id}.heartbeat`,
     providerProbe: `${root}.provider.probe`,
     clientResult: (id) => `${root}.client.${id}.result`,
     deadletter: `${root}.deadletter`,

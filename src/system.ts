@@ -1,39 +1,71 @@
 /**
- * The composition root: puts brokers, runtimes, a tool provider and a client together in one process, over the
- * memory bus and the memory store.
+ * The composition root: puts the roles of a process together, over memory or over NATS and Redis.
  */
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { ExecutionEvent } from '../actors/events.ts';
-import { createWorkerPoolAdapter } from './adapter.ts';
-import { checkIsolation, checkObservers } from './arguments.ts';
-import { MemoryBusServer } from './bus/memory.ts';
+import { checkIsolation, checkObservers, labelsOf, oneOf } from './arguments.ts';
+import {
+  type BusSource,
+  type NatsSource,
+  openBus,
+  openStore,
+  type RedisSource,
+  type StoreSource,
+} from './backends.ts';
 import { SessionClient } from './client/client.ts';
-import type { AllEventsOptions, SpawnOptions } from './client/options.ts';
+import type { AllEventsOptions, RunOptions, SpawnOptions } from './client/options.ts';
 import type { SessionRef } from './client/session.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { EnclaveError, invalidArgument } from './errors.ts';
-import { logBroker, logPool } from './ops/logs.ts';
-import { type EnclaveMetrics, meter } from './ops/metrics.ts';
-import { type ResolvedSystemOptions, resolveSystemOptions, type SystemOptions } from './options.ts';
+import { BrokerNode, type NodeContext, RuntimeNode } from './nodes.ts';
+import type { Checks } from './ops/health.ts';
+import { logStore } from './ops/logs.ts';
+import {
+  type ResolvedSystemOptions,
+  type RuntimePoolOptions,
+  resolveSystemOptions,
+  type SystemOptions,
+} from './options.ts';
 import { PoolSandbox } from './poolsandbox.ts';
 import type { JournalRead } from './protocol.ts';
+import type { Provisioner } from './provision/provisioner.ts';
 import type { ExecutionResult } from './result.ts';
-import { RuntimeHost } from './runtime/host.ts';
+import { type RoutingOptions, resolveRouting } from './routing.ts';
 import { type RerunReport, rerun } from './runtime/rerun.ts';
+import { autoscalingOf, type PoolKeeping } from './runtimepool.ts';
 import type { Isolation } from './sandbox/messages.ts';
 import type { WorkerPool } from './sandbox/pool.ts';
-import { Broker } from './session/broker.ts';
-import { MemoryStore } from './store/memory.ts';
+import { Directory } from './session/directory.ts';
 import type { Store } from './store/store.ts';
-import { type Subjects, subjectsOf } from './subjects.ts';
+import { ID, subjectsOf } from './subjects.ts';
 import type { Tool } from './tools/define.ts';
-import { ToolProvider } from './tools/provider.ts';
 import { createToolRegistry, type ToolRegistry } from './tools/registry.ts';
 
-export interface CreateSystemOptions extends SystemOptions {
-  /** Tools made by `defineTool`: every broker of this process provides them. Default: none. */
-  readonly tools?: readonly Tool[] | undefined;
+/** What a process does in a system, besides being a client of it. */
+export type Role = 'broker' | 'runtime';
+
+export interface CreateSystemOptions extends SystemOptions, RoutingOptions {
+  /** The NATS servers: urls, or options with credentials. Default: none, everything is in this process. */
+  readonly nats?: NatsSource | undefined;
+  /** Where brokers keep sessions: a `redis://` url, the options of an ioredis client, or a client of your own. Default: this process's memory, which only a system without `nats` may have. */
+  readonly redis?: RedisSource | undefined;
+  /** What an acknowledged write has reached: `'master'`, or one `'replica'` of it too. Default `'master'`. See README, "Guarantees". */
+  readonly ack?: 'master' | 'replica' | undefined;
+  /** Begins every key in Redis. Default `enclave:<namespace>:`. */
+  readonly keyPrefix?: string | undefined;
+  /** What this process hosts. Default: both, or, with `nats`, neither: a client. */
+  readonly roles?: readonly Role[] | undefined;
+  /** Names this process's broker and runtime: `[A-Za-z0-9_-]{1,64}`; no two of a namespace may share it. With several of a kind, numbers are added. Default: a new name, or `broker` and `runtime` without `nats`. */
+  readonly id?: string | undefined;
+  /** Keep so many runtimes: one broker of several decides, and has them started and drained. Default: others do. Needs `nats` and the role `broker`. */
+  readonly runtimePool?: RuntimePoolOptions | undefined;
+  /** What starts and ends the runtimes of `runtimePool`: `'local'` for processes of this machine, or your own. Default `'local'`. */
+  readonly provisioner?: 'local' | Provisioner | undefined;
+  /** What routing rules match this process's runtimes by. Default: none. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** Tools made by `defineTool`, or a registry of them: every broker of this process provides them. Default: none. */
+  readonly tools?: readonly Tool[] | ToolRegistry | undefined;
   /** How far executions of different sessions are kept apart where a session does not say. Default `'context'`. */
   readonly isolation?: Isolation | undefined;
   /** A pino logger. Default: silent. Script text and tool arguments are never logged. */
@@ -62,72 +94,69 @@ export interface BrokerInfo {
   readonly sessions: number;
 }
 
-interface BrokerNode {
-  readonly broker: Broker;
-  readonly provider: ToolProvider;
+/** What a system is made of, checked. */
+interface Made {
+  readonly settings: ResolvedSystemOptions;
+  readonly options: CreateSystemOptions;
+  readonly tools: ToolRegistry;
+  readonly bus: BusSource;
+  /** Undefined where no broker is hosted. */
+  readonly store: StoreSource | undefined;
+  readonly keeping: PoolKeeping | undefined;
 }
-
-interface RuntimeNode {
-  readonly host: RuntimeHost;
-  readonly pool: WorkerPool;
-  readonly stop: () => Promise<void>;
-}
-
-/** How long a drain waits for handlers and scripts before it goes on without them, in ms. */
-const DRAIN_GRACE_MS = 30_000;
 
 /**
  * Sessions: actors that keep their state, whose scripts survive the loss of the worker and of the runtime they run
  * on, and of the broker that owns them.
  */
 export class System implements AsyncDisposable {
-  readonly #clock: Clock;
-  readonly #subjects: Subjects;
-  readonly #store: Store;
-  readonly #bus: MemoryBusServer;
-  readonly #registry: ToolRegistry;
-  readonly #options: CreateSystemOptions;
-  readonly #resolved: ResolvedSystemOptions;
-  readonly #brokers: BrokerNode[] = [];
-  readonly #runtimes: RuntimeNode[] = [];
-  readonly #metrics: EnclaveMetrics[] = [];
+  readonly #clock: Clock = systemClock;
+  readonly #made: Made;
+  readonly #brokers: readonly BrokerNode[];
+  readonly #runtimes: readonly RuntimeNode[];
   readonly #client: SessionClient;
+  readonly #directory: Directory;
+  #state: 'new' | 'started' | 'draining' | 'closed' = 'new';
   #closing: Promise<void> | undefined;
 
   /** @internal Use {@link createSystem}. */
-  constructor(options: CreateSystemOptions) {
-    const resolved = resolveSystemOptions(options);
-    checkIsolation(options.isolation, 'options.isolation');
-    checkObservers(options, 'options');
-    this.#options = options;
-    this.#resolved = resolved;
-    this.#clock = systemClock;
-    this.#subjects = subjectsOf(resolved.namespace);
-    this.#registry = createToolRegistry({ tools: options.tools });
-    this.#store = new MemoryStore({ clock: systemClock, maxEvents: resolved.maxEvents });
-    this.#bus = new MemoryBusServer({ clock: systemClock });
-    for (let index = 1; index <= resolved.brokers; index++) this.#addBroker(`broker-${index}`);
-    for (let index = 1; index <= resolved.runtimes; index++) this.#addRuntime(`runtime-${index}`);
+  constructor(made: Made) {
+    const { settings, options, tools, bus, store, keeping } = made;
+    const { logger, registry, labels = {}, isolation = 'context' } = options;
+    this.#made = made;
+    const clock = this.#clock;
+    const subjects = subjectsOf(settings.namespace);
+    const context: NodeContext = { bus, clock, subjects, settings, logger, metrics: registry };
+    const routing = resolveRouting(options);
+    const autoscaling = keeping?.autoscaling;
+    this.#brokers = namesOf('broker', settings.brokers, made).map(
+      (id) =>
+        new BrokerNode(id, context, { store: (store as StoreSource).store, tools, routing, autoscaling }),
+    );
+    this.#runtimes = namesOf('runtime', settings.runtimes, made).map(
+      (id) => new RuntimeNode(id, context, labels),
+    );
     this.#client = new SessionClient({
-      id: this.#clock.id(),
-      bus: this.#bus.connect('client'),
-      clock: this.#clock,
-      subjects: this.#subjects,
-      defaults: { limits: resolved.limits, isolation: options.isolation ?? 'context' },
+      id: clock.id(),
+      bus: bus.connect('client'),
+      clock,
+      subjects,
+      defaults: { limits: settings.limits, isolation },
     });
+    const [first] = this.#brokers;
+    this.#directory =
+      first?.broker.directory ??
+      new Directory({ bus: bus.connect('directory'), clock, subjects, onChange: () => undefined });
   }
 
   /** @internal Resolves when sessions can be made. */
   async start(): Promise<void> {
-    await Promise.all(
-      this.#brokers.map(async ({ broker, provider }) => {
-        await provider.start();
-        await broker.start();
-      }),
-    );
+    await Promise.all(this.#brokers.map((node) => node.start()));
+    if (this.#brokers.length === 0) this.#directory.start();
     // Brokers hear the first heartbeats.
-    await Promise.all(this.#runtimes.map(({ host }) => host.start()));
+    await Promise.all(this.#runtimes.map((node) => node.start()));
     await this.#client.start();
+    if (this.#state === 'new') this.#state = 'started';
   }
 
   /**
@@ -143,27 +172,25 @@ export class System implements AsyncDisposable {
     return this.#client.session(id);
   }
 
-  /** The runtimes that are there. */
+  /** Run a script for which no session is kept. See {@link SessionClient.run}. */
+  run<T = unknown>(code: string, options: RunOptions = {}): Promise<ExecutionResult<T>> {
+    return this.#client.run<T>(code, options);
+  }
+
+  /** The runtimes that are there, as their heartbeats show them: a new client knows them after a heartbeat of each. */
   runtimes(): readonly RuntimeInfo[] {
-    const [first] = this.#brokers;
-    return (first?.broker.directory.runtimes() ?? []).map(
-      ({ runtime, labels, capacity, load, draining }) => ({
-        id: runtime,
-        labels,
-        capacity,
-        load,
-        draining,
-      }),
-    );
+    return this.#directory.runtimes().map(({ runtime, labels, capacity, load, draining }) => ({
+      id: runtime,
+      labels,
+      capacity,
+      load,
+      draining,
+    }));
   }
 
   /** The brokers that are there, the one with the fewest sessions first. */
   brokers(): readonly BrokerInfo[] {
-    const [first] = this.#brokers;
-    return (first?.broker.directory.brokers() ?? []).map(({ broker, sessions }) => ({
-      id: broker,
-      sessions,
-    }));
+    return this.#directory.brokers().map(({ broker, sessions }) => ({ id: broker, sessions }));
   }
 
   /** Events of one session, as by `session.events()`, or live ones of all sessions. */
@@ -195,26 +222,52 @@ export class System implements AsyncDisposable {
     return Object.fromEntries(this.#runtimes.map(({ host, pool }) => [host.id, pool.stats()]));
   }
 
+  /** What must be well for this process to be given work: what its readiness endpoint tells. */
+  checks(): Checks {
+    const { bus, store } = this.#made;
+    return {
+      started: this.#state !== 'new',
+      notDraining: this.#state === 'started',
+      bus: bus.connected,
+      ...(store === undefined ? {} : { store: store.connected }),
+      ...(this.#brokers.length === 0
+        ? {}
+        : { lease: this.#brokers.every(({ broker }) => broker.holdsLease) }),
+      ...(this.#runtimes.length === 0
+        ? {}
+        : { workers: this.#runtimes.every(({ pool }) => pool.stats().status === 'open') }),
+    };
+  }
+
   /**
    * Take nothing new, hand sessions over to the brokers that remain, and wait for scripts and handlers to end, for
-   * 30 s at most. Then `close`.
+   * `drainGraceMs` each. Then `close`.
    */
   async drain(): Promise<void> {
-    await Promise.all(this.#runtimes.map(({ host }) => host.drain(DRAIN_GRACE_MS)));
-    for (const { broker } of this.#brokers) await broker.drain();
-    await Promise.all(this.#brokers.map(({ provider }) => provider.drain(DRAIN_GRACE_MS)));
+    if (this.#state === 'started') this.#state = 'draining';
+    const hosted = new Set(this.#brokers.map(({ broker }) => broker.id));
+    const successor = this.#directory.brokers().some(({ broker }) => !hosted.has(broker));
+    const drainBrokers = async (): Promise<void> => {
+      for (const node of this.#brokers) await node.drain();
+    };
+    const drainRuntimes = (): Promise<unknown> => Promise.all(this.#runtimes.map((node) => node.drain()));
+    // Scripts that run here end best with an owner: the next one, or this one while there is no other.
+    if (successor) await drainBrokers();
+    await drainRuntimes();
+    if (!successor) await drainBrokers();
   }
 
   /** End everything now: what waits ends as CLOSED. Resolves when every process is gone. Safe to call again. */
   close(): Promise<void> {
     this.#closing ??= (async () => {
+      this.#state = 'closed';
       await this.#client.close();
-      for (const { provider } of this.#brokers) provider.close();
-      for (const { broker } of this.#brokers) broker.abandon();
-      for (const metrics of this.#metrics) metrics.stop();
-      await Promise.all(this.#runtimes.map(({ stop }) => stop()));
-      await this.#bus.close();
-      await this.#store.close();
+      if (this.#brokers.length === 0) this.#directory.stop();
+      await Promise.all(this.#brokers.map((node) => node.close()));
+      await this.#made.keeping?.close();
+      await Promise.all(this.#runtimes.map((node) => node.close()));
+      await this.#made.bus.close();
+      await this.#made.store?.store.close();
     })();
     return this.#closing;
   }
@@ -223,96 +276,104 @@ export class System implements AsyncDisposable {
     return this.close();
   }
 
-  #addBroker(id: string): void {
-    const { logger } = this.#options;
-    const resolved = this.#resolved;
-    const shared = { clock: this.#clock, subjects: this.#subjects };
-    const notice = logger === undefined ? undefined : logBroker(logger, id);
-    const provider = new ToolProvider({
-      ...shared,
-      id: `${id}-${this.#clock.id()}`,
-      bus: this.#bus.connect(`${id}.provider`),
-      registry: this.#registry,
-    });
-    const broker = new Broker({
-      ...shared,
-      id,
-      bus: this.#bus.connect(id),
-      store: this.#store,
-      tool: (name) => {
-        const tool = this.#registry.resolve(name);
-        return tool === undefined
-          ? undefined
-          : {
-              canonicalName: tool.canonicalName,
-              effect: tool.effect,
-              reconcilable: tool.reconcile !== undefined,
-            };
-      },
-      leaseTtlMs: resolved.leaseTtlMs,
-      hibernateAfterMs: resolved.hibernateAfterMs,
-      maxSessions: resolved.maxSessions,
-      settings: {
-        keepExecutions: resolved.keepExecutions,
-        maxExecutions: resolved.maxExecutions,
-        parkAfterMs: resolved.parkAfterMs,
-        placementTimeoutMs: resolved.placementTimeoutMs,
-      },
-      onNotice: (told) => {
-        notice?.(told);
-        if (told.type === 'execution.ended')
-          this.#metrics[0]?.ended(JSON.parse(told.result) as ExecutionResult);
-      },
-    });
-    this.#brokers.push({ broker, provider });
-  }
-
-  #addRuntime(id: string): void {
-    const { logger, registry } = this.#options;
-    const adapter = createWorkerPoolAdapter(this.#resolved.pool);
-    const pool = adapter.attach();
-    const host = new RuntimeHost({
-      id,
-      bus: this.#bus.connect(id),
-      clock: this.#clock,
-      subjects: this.#subjects,
-      sandbox: new PoolSandbox(pool),
-      labels: {},
-    });
-    const metrics = registry === undefined ? undefined : meter(registry, pool);
-    if (metrics !== undefined) this.#metrics.push(metrics);
-    const stopLogging =
-      logger === undefined ? undefined : pool.observe(logPool(logger.child({ runtime: id })));
-    this.#runtimes.push({
-      host,
-      pool,
-      stop: async () => {
-        host.close();
-        await adapter.detach();
-        stopLogging?.();
-      },
-    });
-  }
-
   /** @internal The parts, for tests that take them away. */
   get parts(): {
     readonly brokers: readonly BrokerNode[];
     readonly runtimes: readonly RuntimeNode[];
     readonly store: Store;
   } {
-    return { brokers: this.#brokers, runtimes: this.#runtimes, store: this.#store };
+    const { store } = this.#made;
+    if (store === undefined) throw new EnclaveError('INVALID_ARGUMENT', 'This system keeps no sessions');
+    return { brokers: this.#brokers, runtimes: this.#runtimes, store: store.store };
   }
 }
 
+const ROLES: readonly Role[] = ['broker', 'runtime'];
+
+/** The names of this process's brokers or runtimes. */
+function namesOf(role: Role, count: number, { options }: Made): readonly string[] {
+  const { nats, id } = options;
+  if (!rolesOf(options).includes(role)) return [];
+  const name =
+    id ?? (nats === undefined ? role : `${role}-${systemClock.id().replace(/[-_]/g, '').slice(0, 10)}`);
+  const numbered = count > 1 || (nats === undefined && id === undefined);
+  return Array.from({ length: count }, (_, index) => (numbered ? `${name}-${index + 1}` : name));
+}
+
+function rolesOf({ roles, nats }: CreateSystemOptions): readonly Role[] {
+  return roles ?? (nats === undefined ? ROLES : []);
+}
+
+/** Check every option without starting anything. Throws INVALID_ARGUMENT naming the one that is wrong. */
+export function checkSystemOptions(options: CreateSystemOptions): void {
+  if (typeof options !== 'object' || options === null) throw invalidArgument('options', 'must be an object');
+  const { roles, nats, redis, id, labels, ack } = options;
+  if (roles !== undefined && !Array.isArray(roles))
+    throw invalidArgument('options.roles', "must be an array of 'broker' and 'runtime'");
+  for (const [index, role] of (roles ?? []).entries()) oneOf(role, ROLES, `options.roles[${index}]`);
+  oneOf(ack, ['master', 'replica'], 'options.ack');
+  if (id !== undefined && (typeof id !== 'string' || !ID.test(id) || id.length > 60))
+    throw invalidArgument('options.id', 'must be 1 to 60 characters of A-Z, a-z, 0-9, _ and -');
+  labelsOf(labels, 'options.labels');
+  const broker = rolesOf(options).includes('broker');
+  if (broker && nats !== undefined && redis === undefined)
+    throw invalidArgument(
+      'options.redis',
+      'a broker over NATS needs it: others must be able to take its sessions over',
+    );
+  if (!broker && redis !== undefined)
+    throw invalidArgument('options.redis', "only a process with the role 'broker' keeps sessions");
+  if (nats === undefined && rolesOf(options).length < ROLES.length)
+    throw invalidArgument('options.roles', 'a system within one process needs both roles');
+  checkIsolation(options.isolation, 'options.isolation');
+  checkObservers(options, 'options');
+  resolveSystemOptions(options);
+  resolveRouting(options);
+  toolsOf(options.tools);
+  if (options.runtimePool !== undefined && (!broker || nats === undefined))
+    throw invalidArgument('options.runtimePool', "needs `nats` and the role 'broker'");
+  if (options.runtimePool !== undefined) autoscalingOf(options)?.check();
+  else if (options.provisioner !== undefined)
+    throw invalidArgument('options.provisioner', 'needs a runtimePool');
+}
+
 /**
- * Start a system: brokers, runtimes and tools in this process, nothing else installed. Sessions live as long as the
- * process does.
+ * Start a system: brokers, runtimes and tools in this process with nothing else installed, or this process's part of
+ * a cluster over NATS and Redis.
  *
- * Rejects with an EnclaveError INVALID_ARGUMENT naming the option that is unknown, out of range or contradicts another.
+ * Rejects with an EnclaveError INVALID_ARGUMENT naming the option that is unknown, out of range or contradicts
+ * another, or UNAVAILABLE if a server does not answer.
  */
 export async function createSystem(options: CreateSystemOptions = {}): Promise<System> {
-  if (typeof options !== 'object' || options === null) throw invalidArgument('options', 'must be an object');
-  const system = new System(options);
-  await system.start();
-  return system;
+  checkSystemOptions(options);
+  const settings = resolveSystemOptions(options);
+  const tools = toolsOf(options.tools);
+  const { nats, redis, logger, ack, keyPrefix } = options;
+  const bus = await openBus(nats, (error, subject) =>
+    logger?.error({ err: error, subject }, 'a message could not be taken in'),
+  );
+  let store: StoreSource | undefined;
+  try {
+    if (rolesOf(options).includes('broker')) {
+      const { namespace, maxEvents } = settings;
+      const onNotice = logStore(logger);
+      store = await openStore(redis, { namespace, maxEvents, ack, keyPrefix, onNotice });
+    }
+    const keeping = autoscalingOf(options)?.keep(settings);
+    const system = new System({ settings, options, tools, bus, store, keeping });
+    await system.start();
+    return system;
+  } catch (error) {
+    await bus.close();
+    await store?.store.close();
+    throw error;
+  }
+}
+
+/** Throws INVALID_ARGUMENT. */
+function toolsOf(tools: readonly Tool[] | ToolRegistry | undefined): ToolRegistry {
+  const registry = tools as Partial<ToolRegistry> | undefined;
+  if (typeof registry?.resolve === 'function' && typeof registry.names === 'function')
+    return tools as ToolRegistry;
+  return createToolRegistry({ tools: tools as readonly Tool[] | undefined });
 }

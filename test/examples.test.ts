@@ -117,6 +117,14 @@ const EXPECTED: Readonly<Record<string, readonly RegExp[]>> = {
     /verdict +same: it ended as it did then/,
     /tool +called 3 times, as before/,
   ],
+  '16-guide-cluster.ts': [
+    /script +Hello, Ada/,
+    /state +\{"greeted":2\}/,
+    /owner +broker-\w+/,
+    /stateless +42/,
+    /runtime +exit code 0/,
+    /broker +exit code 0/,
+  ],
   'demo.ts': [
     ...AGENT,
     ...HOSTILE,

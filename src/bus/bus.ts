@@ -65,19 +65,34 @@ export interface Bus {
   readonly maxPayloadBytes: number;
   /** Send and forget (B9). Throws {@link BusError} PAYLOAD_TOO_LARGE, CLOSED or BAD_SUBJECT. */
   publish(subject: string, body: Body): void;
-  /** Send and wait for one answer. Rejects with {@link BusError} NO_RESPONDERS, TIMEOUT, PAYLOAD_TOO_LARGE, CLOSED or BAD_SUBJECT. */
+  /** Send and wait for one answer. Rejects with {@link BusError} NO_RESPONDERS, TIMEOUT, PAYLOAD_TOO_LARGE, CLOSED, BAD_SUBJECT, DISCONNECTED or FORBIDDEN. */
   request(subject: string, body: Body, options: RequestOptions): Promise<Body>;
   /** Subscribe to a subject; `*` stands for one token and a last `>` for one or more. Throws CLOSED or BAD_SUBJECT. */
   subscribe(subject: string, handler: Handler, options?: SubscribeOptions): Subscription;
-  /** See B8. Rejects as CLOSED. */
+  /** See B8. Rejects as CLOSED; as TIMEOUT if the server is away for long; as FORBIDDEN if a subscription was not allowed. */
   flush(): Promise<void>;
   /** Drain every subscription of this handle and let go of it. Safe to call again. */
   close(): Promise<void>;
 }
 
-export type BusErrorCode = 'NO_RESPONDERS' | 'TIMEOUT' | 'PAYLOAD_TOO_LARGE' | 'CLOSED' | 'BAD_SUBJECT';
+/**
+ * NO_RESPONDERS: nobody was subscribed. TIMEOUT: it was sent, and somebody may act on it, or have done so.
+ * DISCONNECTED: the server was away, so it was not sent and never will be. FORBIDDEN: the server does not let us publish
+ * or subscribe to the subject, or read answers.
+ */
+export type BusErrorCode =
+  | 'NO_RESPONDERS'
+  | 'TIMEOUT'
+  | 'PAYLOAD_TOO_LARGE'
+  | 'CLOSED'
+  | 'BAD_SUBJECT'
+  | 'DISCONNECTED'
+  | 'FORBIDDEN';
 
-/** Why a message was not sent or not answered. Only NO_RESPONDERS, and what was refused before it was sent, mean that nobody acted on it. */
+/**
+ * Why a message was not sent or not answered. Only NO_RESPONDERS, DISCONNECTED, and what was refused before it was
+ * sent, mean that nobody acted on it.
+ */
 export class BusError extends Error {
   override readonly name = 'BusError';
   readonly code: BusErrorCode;

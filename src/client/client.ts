@@ -3,7 +3,9 @@ import type { ExecutionEvent } from '../../actors/events.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import { uuidv7 } from '../ids.ts';
-import type { AskSession, CreateSession, JournalRead } from '../protocol.ts';
+import type { AskSession, CreateSession, JournalRead, SessionListed, SessionsListed } from '../protocol.ts';
+import type { ExecutionResult } from '../result.ts';
+import { seedWords } from '../seed.ts';
 import type { Subjects } from '../subjects.ts';
 import { type ClientContext, type ClientDefaults, Closing } from './context.ts';
 import { readEvents } from './events.ts';
@@ -13,10 +15,13 @@ import {
   type AllEventsOptions,
   checkAllEvents,
   checkId,
+  type RunOptions,
+  resolveRun,
   resolveSpawn,
   type SpawnOptions,
 } from './options.ts';
 import { Requests } from './request.ts';
+import { runStateless } from './run.ts';
 import { SessionRef } from './session.ts';
 
 export interface SessionClientOptions {
@@ -29,17 +34,26 @@ export interface SessionClientOptions {
   readonly defaults: ClientDefaults;
   /** Longest search for an owner or a broker, in ms. Default 30,000. After it: UNAVAILABLE. */
   readonly timeoutMs?: number | undefined;
+  /** Longest wait for the result of a stateless run, in ms. Default: its `deadlineMs` and 30,000. After it: TIMEOUT. */
+  readonly runTimeoutMs?: number | undefined;
   /** Longest wait for one answer, in ms. Default 1,000. After it somebody is asked to see to an owner, and the same command is sent again. */
   readonly requestTimeoutMs?: number | undefined;
 }
 
+/** Beyond its own deadline a run waits for a broker, and for a runtime, in ms. */
+const RUN_SLACK_MS = 30_000;
+
 export class SessionClient {
   readonly #context: ClientContext;
+  readonly #timeoutMs: number;
+  readonly #runTimeoutMs: number | undefined;
 
   /** @throws EnclaveError INVALID_ARGUMENT for an id that breaks its rule. */
   constructor(options: SessionClientOptions) {
     const { id, bus, clock, subjects, defaults, timeoutMs = 30_000, requestTimeoutMs = 1_000 } = options;
     checkId(id, 'options.id');
+    this.#timeoutMs = timeoutMs;
+    this.#runTimeoutMs = options.runTimeoutMs;
     this.#context = {
       bus,
       clock,
@@ -71,6 +85,32 @@ export class SessionClient {
     return new SessionRef(this.#context, session, request.limits);
   }
 
+  /**
+   * Run a script for which no session is kept: the body of an async function in JavaScript or TypeScript.
+   *
+   * Delivery: taken by one broker, and started again only by that one, after a runtime was lost. Never sent again while
+   * it may run: if its broker is lost it ends as UNAVAILABLE, after a time-out as TIMEOUT, both with `outcome:
+   * 'unknown'`. Rejects with an EnclaveError INVALID_ARGUMENT on misuse; whatever else happens is in the result.
+   */
+  async run<T = unknown>(
+    code: string,
+    options: RunOptions = {},
+    { takeTimeoutMs = this.#timeoutMs }: { readonly takeTimeoutMs?: number } = {},
+  ): Promise<ExecutionResult<T>> {
+    const { clock, inbox, defaults } = this.#context;
+    const request = resolveRun(code, options, defaults);
+    const { limits } = request;
+    const result = await runStateless(this.#context, {
+      script: { ...request, run: `run-${uuidv7(clock)}`, seed: seedWords(options.seed, clock), tell: inbox.subject },
+      signal: options.signal,
+      onEvent: options.onEvent,
+      takeTimeoutMs,
+      timeoutMs: this.#runTimeoutMs ?? limits.deadlineMs + RUN_SLACK_MS,
+    });
+    // What the script returns is the caller's to know.
+    return result as ExecutionResult<T>;
+  }
+
   /** A session that exists, by its id. Nothing is asked: whether it does is told by the first command. */
   session(id: string): SessionRef {
     checkId(id, 'id');
@@ -91,6 +131,16 @@ export class SessionClient {
           ? feedOf(context, { types, signal })
           : readEvents(context, sessionId, { start: fromSeq ?? 'now', types, signal }),
     };
+  }
+
+  /** Every session in the store, as it was last committed; for operators. Those of durability 'none' are not among them. */
+  async *sessions(): AsyncIterable<SessionListed> {
+    for (let cursor = ''; ; ) {
+      const { value } = await this.#context.requests.ask<SessionsListed>('sessions_list', { cursor });
+      yield* value.sessions;
+      cursor = value.cursor;
+      if (cursor === '') return;
+    }
   }
 
   /** What a rerun of an execution needs. Rejects with an EnclaveError, such as NOT_FOUND. */

@@ -1,8 +1,18 @@
 /** What callers of the client may say, and what of it is refused. */
-import { checkIsolation, checkKeys, checkSignal, inputJson, jsonOf, oneOf } from '../arguments.ts';
+import type { ExecutionEvent } from '../../actors/events.ts';
+import {
+  checkIsolation,
+  checkKeys,
+  checkSignal,
+  inputJson,
+  isRecord,
+  jsonOf,
+  labelsOf,
+  oneOf,
+} from '../arguments.ts';
 import { invalidArgument } from '../errors.ts';
 import { type ResolvedSessionLimits, resolveSessionLimits, type SessionLimitOptions } from '../options.ts';
-import type { CreateSession, Durability } from '../protocol.ts';
+import type { CreateSession, Durability, RunScript } from '../protocol.ts';
 import { ID } from '../subjects.ts';
 import { canonicalToolName, NAME_RULE } from '../tools/define.ts';
 import type { ClientDefaults } from './context.ts';
@@ -14,9 +24,12 @@ export interface SpawnOptions {
   readonly id?: string | undefined;
   /** The caller's own words about the session, kept with it and shown by `info()`. At most 64; keys of 1 to 256 characters, values of 0 to 256. Default: none. */
   readonly labels?: Readonly<Record<string, string>> | undefined;
-  /** The only tools that its scripts may call, by name. Default: all. */
+  /**
+   * The only tools that its scripts may call, by name; a call of any other is TOOL_NOT_ALLOWED. A tool need not be
+   * provided yet: what is not known when a script calls it is UNKNOWN_TOOL. Default: all.
+   */
   readonly tools?: readonly string[] | undefined;
-  /** The session expires after this long without activity, never during an execution, in ms. Default 0, which is never; else 1,000 to 2,592,000,000 (30 days). Afterwards: EXPIRED. */
+  /** The session expires after this long without activity, never during an execution, in ms. 0 for never, else 1,000 to 2,592,000,000 (30 days). Default: the brokers' `sessionTimeoutMs`, which is never if they do not set it. Afterwards: EXPIRED. */
   readonly ttlMs?: number | undefined;
   /** Limits of its executions that do not set their own. Default: the system's. */
   readonly limits?: SessionLimitOptions | undefined;
@@ -41,6 +54,28 @@ export interface ExecuteOptions {
   readonly limits?: SessionLimitOptions | undefined;
   /** Cancels the execution when it is aborted. */
   readonly signal?: AbortSignal | undefined;
+  /** Seeds `Math.random` in the script. Default: a random seed. */
+  readonly seed?: string | number | undefined;
+}
+
+/** What a stateless run may be given. */
+export interface RunOptions {
+  /** JSON data that the script sees as `input`. At most `maxToolPayloadBytes` as JSON. Default: undefined. */
+  readonly input?: unknown;
+  /** Limits of this run, over the system's. */
+  readonly limits?: SessionLimitOptions | undefined;
+  /** Ends the run as CANCELLED when it is aborted. */
+  readonly signal?: AbortSignal | undefined;
+  /** On whose behalf: 1 to 256 characters. Isolates are kept per tenant and never shared between tenants. Default: one tenant for all who name none. */
+  readonly tenant?: string | undefined;
+  /** The only tools that this script may call, by name. Default: all. */
+  readonly tools?: readonly string[] | undefined;
+  /** What routing rules match, as a session's labels. Default: none. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** How far it is kept apart from other runs. Default: the system's. */
+  readonly isolation?: Isolation | undefined;
+  /** Called with the events of the execution, in order, while it happens; at most once each, and what is lost on the way is not sent again. */
+  readonly onEvent?: ((event: ExecutionEvent) => void) | undefined;
   /** Seeds `Math.random` in the script. Default: a random seed. */
   readonly seed?: string | number | undefined;
 }
@@ -76,9 +111,9 @@ const SPAWN_KEYS = [
   'maxConcurrentExecutions',
 ];
 const EXECUTE_KEYS = ['input', 'commandId', 'issuedAt', 'limits', 'signal', 'seed'];
+const RUN_KEYS = ['input', 'limits', 'signal', 'tenant', 'tools', 'labels', 'isolation', 'onEvent', 'seed'];
 const DURABILITIES: readonly Durability[] = ['none', 'session'];
-const MAX_LABELS = 64;
-const MAX_LABEL_LENGTH = 256;
+const MAX_TENANT_LENGTH = 256;
 const MIN_TTL_MS = 1_000;
 const MAX_TTL_MS = 30 * 86_400_000;
 const MAX_CONCURRENT = 64;
@@ -100,11 +135,11 @@ export function resolveSpawn(options: SpawnOptions, defaults: ClientDefaults): S
       "'realm' needs durability 'none': what scripts leave behind in a realm that they share is not replayed",
     );
   }
-  const { maxConcurrentExecutions = 1, ttlMs = 0 } = options;
-  if (ttlMs !== 0) checkWhole(ttlMs, MIN_TTL_MS, MAX_TTL_MS, 'options.ttlMs', '0 (never), or ');
+  const { maxConcurrentExecutions = 1, ttlMs } = options;
+  if (ttlMs !== undefined && ttlMs !== 0) checkWhole(ttlMs, MIN_TTL_MS, MAX_TTL_MS, 'options.ttlMs', '0 (never), or ');
   checkWhole(maxConcurrentExecutions, 1, MAX_CONCURRENT, 'options.maxConcurrentExecutions');
   return {
-    labels: labelsOf(options.labels),
+    labels: labelsOf(options.labels, 'options.labels'),
     tools: toolsOf(options.tools),
     ttlMs,
     limits,
@@ -130,6 +165,33 @@ export function resolveExecute(
   checkSignal(options.signal, 'options.signal');
   const limits = resolveSessionLimits(options.limits, base, 'options.limits');
   return { limits, input: inputJson(options.input, limits.maxToolPayloadBytes) };
+}
+
+/** Everything of a stateless run but its name, its seed and where its result goes. */
+export type RunRequest = Omit<RunScript, 'run' | 'seed' | 'tell'>;
+
+/** Throws INVALID_ARGUMENT naming the key. */
+export function resolveRun(code: string, options: RunOptions, defaults: ClientDefaults): RunRequest {
+  if (typeof code !== 'string') throw invalidArgument('code', `must be a string, not ${typeof code}`);
+  checkKeys(options, RUN_KEYS, 'options');
+  const { tenant = '', onEvent, signal } = options;
+  const named = options.tenant === undefined || (typeof tenant === 'string' && tenant !== '');
+  if (!named || tenant.length > MAX_TENANT_LENGTH)
+    throw invalidArgument('options.tenant', `must be a string of 1 to ${MAX_TENANT_LENGTH} characters`);
+  if (onEvent !== undefined && typeof onEvent !== 'function')
+    throw invalidArgument('options.onEvent', 'must be a function');
+  checkSignal(signal, 'options.signal');
+  const limits = resolveSessionLimits(options.limits, defaults.limits, 'options.limits');
+  return {
+    source: code,
+    input: inputJson(options.input, limits.maxToolPayloadBytes),
+    limits,
+    isolation: checkIsolation(options.isolation, 'options.isolation') ?? defaults.isolation,
+    tenant,
+    tools: toolsOf(options.tools),
+    labels: labelsOf(options.labels, 'options.labels'),
+    events: onEvent !== undefined,
+  };
 }
 
 /** Throws INVALID_ARGUMENT naming the key. */
@@ -173,25 +235,6 @@ function checkWhole(value: unknown, min: number, max: number, key: string, or = 
     throw invalidArgument(key, `must be ${or}a whole number from ${min} to ${max}, not ${String(value)}`);
 }
 
-function labelsOf(labels: unknown): Readonly<Record<string, string>> {
-  if (labels === undefined) return {};
-  if (!isRecord(labels)) throw invalidArgument('options.labels', 'must be an object of strings');
-  const entries = Object.entries(labels);
-  if (entries.length > MAX_LABELS)
-    throw invalidArgument('options.labels', `has more than ${MAX_LABELS} entries`);
-  for (const [name, value] of entries) {
-    if (name === '' || name.length > MAX_LABEL_LENGTH)
-      throw invalidArgument('options.labels', `has a key that is not of 1 to ${MAX_LABEL_LENGTH} characters`);
-    if (typeof value !== 'string' || value.length > MAX_LABEL_LENGTH)
-      throw invalidArgument(
-        `options.labels.${name}`,
-        `must be a string of 0 to ${MAX_LABEL_LENGTH} characters`,
-      );
-  }
-  // Entries, not a spread: "__proto__" is a key like any other.
-  return Object.fromEntries(entries) as Record<string, string>;
-}
-
 function toolsOf(tools: readonly string[] | undefined): readonly string[] | undefined {
   if (tools === undefined) return undefined;
   if (!Array.isArray(tools)) throw invalidArgument('options.tools', 'must be an array of tool names');
@@ -211,8 +254,4 @@ function stateJson(state: unknown, maxBytes: number): string {
   if (Buffer.byteLength(json) > maxBytes)
     throw invalidArgument('options.state', `is larger than maxStateBytes (${maxBytes})`);
   return json;
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -115,7 +115,7 @@ export class Requests {
   /** Ask any broker until one answers. `acts`: it does more than read. Rejects like {@link Requests.command}. */
   async ask<T>(
     verb: BrokerVerb,
-    body: Body & { readonly session: string },
+    body: Body,
     acts = false,
   ): Promise<Answer<T>> {
     const doubt: Doubt = { acted: false };
@@ -159,16 +159,17 @@ export class Requests {
 
   async #ask<T>(
     verb: BrokerVerb,
-    body: Body & { readonly session: string },
+    body: Body,
     patience: Patience,
     doubt: Doubt,
   ): Promise<Answer<T>> {
+    const { session = '' } = body as { readonly session?: string };
     let atLeastMs = 0;
     for (;;) {
       await this.#pause(patience, atLeastMs);
-      const heard = await this.#send<T>(this.#subjects.broker(verb), body, patience, doubt, body.session);
+      const heard = await this.#send<T>(this.#subjects.broker(verb), body, patience, doubt, session);
       if (heard.kind === 'answer') return { value: heard.value, epoch: heard.epoch, unowned: true };
-      atLeastMs = heard.kind === 'refused' ? this.#patienceFor(body.session, heard.error, doubt) : 0;
+      atLeastMs = heard.kind === 'refused' ? this.#patienceFor(session, heard.error, doubt) : 0;
     }
   }
 
@@ -283,7 +284,8 @@ function isRefusal(error: unknown): error is ReplyError {
 }
 
 function unavailable(session: string): EnclaveError {
-  return new EnclaveError('UNAVAILABLE', `Nobody answered for session "${session}" in time`);
+  const whom = session === '' ? 'No broker answered' : `Nobody answered for session "${session}"`;
+  return new EnclaveError('UNAVAILABLE', `${whom} in time`);
 }
 
 const OUTCOMES: readonly Outcome[] = ['not_started', 'completed', 'unknown'];

@@ -1,7 +1,12 @@
 /** What the pool does, as log lines: one fact a line, no script text, no tool arguments. */
-import type { Logger } from 'pino';
+import { type Logger, pino } from 'pino';
 import type { PoolObserver } from '../sandbox/pool.ts';
 import type { BrokerNotice } from '../session/broker.ts';
+
+/** JSON lines on the standard output. `level` is one of pino's. */
+export function createLogger(level: string): Logger {
+  return pino({ level });
+}
 
 /** An observer that writes to a pino logger. Crashes and escalations are warnings and errors; the rest is debug. */
 export function logPool(logger: Logger): PoolObserver {
@@ -41,6 +46,26 @@ export function logBroker(parent: Logger, broker: string): (notice: BrokerNotice
         return logger.debug({ session: notice.session }, 'session is owned here no more');
       case 'execution.ended':
         return logger.debug({ session: notice.session, execution: notice.execution }, 'execution ended');
+      case 'tool.conflict':
+        return logger.warn(
+          { tool: notice.tool, effects: notice.effects },
+          'providers disagree about the effect of a tool; the strictest counts',
+        );
+      case 'runtimes.scaled':
+        return logger.info(
+          { from: notice.from, to: notice.to, reason: notice.reason },
+          'the pool of runtimes is scaled',
+        );
+      case 'scaling.failed':
+        return logger.warn(
+          { reason: notice.reason },
+          'a runtime could not be started or ended; it is tried again',
+        );
+      case 'message.dropped':
+        return logger.warn(
+          { subject: notice.subject, field: notice.field, count: notice.count },
+          'messages that are none were dropped',
+        );
       case 'error':
         return logger.error(
           { session: notice.session, err: notice.error },
@@ -48,4 +73,9 @@ export function logBroker(parent: Logger, broker: string): (notice: BrokerNotice
         );
     }
   };
+}
+
+/** What the store tells, as log lines. */
+export function logStore(logger: Logger | undefined): (notice: object) => void {
+  return (notice) => logger?.warn(notice, 'the store is not set up as durable sessions need it');
 }

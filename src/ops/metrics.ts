@@ -10,7 +10,7 @@ import {
   type GaugeConfiguration,
   Histogram,
   type HistogramConfiguration,
-  type Registry,
+  Registry,
 } from 'prom-client';
 import type { ExecutionResult } from '../result.ts';
 import type { PoolObserver, WorkerPool } from '../sandbox/pool.ts';
@@ -26,8 +26,13 @@ export interface EnclaveMetrics {
   readonly stop: () => void;
 }
 
-/** Register the `enclave_*` metrics of a pool. */
-export function meter(registry: Registry, pool: WorkerPool): EnclaveMetrics {
+/** A registry of one's own. */
+export function createRegistry(): Registry {
+  return new Registry();
+}
+
+/** Register the `enclave_*` metrics of a pool, or only those of executions. */
+export function meter(registry: Registry, pool?: WorkerPool): EnclaveMetrics {
   const shared = sharedMetrics(registry);
   const recent: number[] = Array.from({ length: WINDOW_S }, () => 0);
   const seconds: number[] = Array.from({ length: WINDOW_S }, () => 0);
@@ -40,7 +45,7 @@ export function meter(registry: Registry, pool: WorkerPool): EnclaveMetrics {
   };
   const sources = sourcesOf(registry);
   sources.rates.add(rate);
-  const release = watchPool(sources, pool, shared);
+  const release = pool === undefined ? () => undefined : watchPool(sources, pool, shared);
   return {
     ended: (result) => {
       const now = Math.floor(performance.now() / 1_000);

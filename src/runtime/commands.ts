@@ -1,9 +1,13 @@
 /** What may come in at a runtime's subject, checked: anything else is nothing. */
 import type { Body } from '../bus/bus.ts';
-import type { Offer, RuntimeCommand } from '../protocol.ts';
+import type { Offer, Ping, RuntimeCommand } from '../protocol.ts';
 import { ID } from '../subjects.ts';
 
 type Fields<T> = { readonly [K in keyof T]?: unknown };
+
+export function isPing(body: Body): body is Ping {
+  return (body as Fields<Ping>).t === 'ping';
+}
 
 /** The command that a body is, or undefined. What an offer carries for the script is not looked into. */
 export function commandOf(body: Body): RuntimeCommand | undefined {

@@ -26,7 +26,7 @@ import { answer, refusal, refuse } from '../replies.ts';
 import type { Subjects } from '../subjects.ts';
 import { Tombstones } from '../tombstones.ts';
 import { Attempt, type AttemptPort } from './attempt.ts';
-import { commandOf } from './commands.ts';
+import { commandOf, isPing } from './commands.ts';
 import { Heartbeats } from './heartbeats.ts';
 import type { Sandbox, SandboxSpec } from './sandbox.ts';
 
@@ -180,8 +180,13 @@ export class RuntimeHost {
   // ---- what owners say -----------------------------------------------------------------------------------
 
   #take(message: Message): void {
+    if (this.#closed) return;
+    if (isPing(message.body)) {
+      answer(message, 0, {});
+      return;
+    }
     const command = commandOf(message.body);
-    if (command === undefined || this.#closed) return;
+    if (command === undefined) return;
     if (command.t === 'offer') return this.#offer(command, message);
     const attempt = this.#attempts.get(command.attempt);
     if (attempt === undefined) {
@@ -311,7 +316,7 @@ export class RuntimeHost {
 }
 
 function specOf(offer: Offer): Omit<SandboxSpec, 'onReport' | 'onEnd'> {
-  const { limits } = offer;
+  const { limits, tenant = offer.session } = offer;
   const longer = (ms: number): number => Math.min(ms * REPLAY_FACTOR, MAX_TIME_MS);
   return {
     id: offer.attempt,
@@ -321,9 +326,9 @@ function specOf(offer: Offer): Omit<SandboxSpec, 'onReport' | 'onEnd'> {
     maxStateBytes: limits.maxStateBytes,
     seed: offer.seed,
     startTime: offer.startTime,
-    tenantKey: offer.session,
+    tenantKey: tenant,
     // Measured: 1 µs for 2 KB of source.
-    key: `${offer.session}#${hash('sha1', offer.source, 'base64')}`,
+    key: `${tenant}#${hash('sha1', offer.source, 'base64')}`,
     isolation: offer.isolation,
     limits: offer.replay
       ? { ...limits, timeoutMs: longer(limits.timeoutMs), cpuMs: longer(limits.cpuMs) }

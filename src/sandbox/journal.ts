@@ -20,6 +20,8 @@ interface Entry {
   /** The exact arguments; for a sleep its length. */
   readonly args: string;
   state: 'queued' | 'running' | 'completed' | 'failed';
+  /** Of its end; '' if it succeeded. */
+  code: string | undefined;
   startedAt: number;
   durationMs: number;
 }
@@ -92,6 +94,7 @@ export class Journal {
       name,
       args,
       state: 'queued',
+      code: undefined,
       startedAt: 0,
       durationMs: 0,
     };
@@ -117,7 +120,8 @@ export class Journal {
   deliver(entry: NewEntry | undefined, delivery: Delivery, at: number): void {
     if (entry !== undefined) {
       if (entry.state === 'running') entry.durationMs = at - entry.startedAt;
-      entry.state = delivery[1] === '' ? 'completed' : 'failed';
+      entry.code = delivery[1];
+      entry.state = entry.code === '' ? 'completed' : 'failed';
     }
     if (!this.#forgotten) this.#deliveries.push(delivery);
     this.#bytes += Buffer.byteLength(delivery[2]) + ENTRY_BYTES;
@@ -147,6 +151,7 @@ export class Journal {
         name: entry.name,
         outcome:
           entry.state === 'running' ? 'unknown' : entry.state === 'queued' ? 'not_started' : entry.state,
+        ...(entry.code === '' ? {} : { code: entry.code ?? 'CANCELLED' }),
         durationMs: entry.state === 'running' ? now - entry.startedAt : entry.durationMs,
       }));
   }

@@ -20,7 +20,7 @@ import type { ScriptItem } from './messages.ts';
 import type { ExecutionEnd, ExecutionOwner } from './owner.ts';
 import { parsedOrNothing } from './text.ts';
 
-/** How tools are reached. The answer is undefined for a name that stands for no tool the script may call. */
+/** How tools are reached. The answer is a code for a name that stands for no tool, or for none that the script may call. */
 export interface ToolPort {
   readonly call: (
     name: string,
@@ -37,7 +37,8 @@ export interface ToolPort {
         | { readonly ok: true; readonly json: string }
         | { readonly ok: false; readonly code: string; readonly message: string }
       >
-    | undefined;
+    | 'UNKNOWN_TOOL'
+    | 'TOOL_NOT_ALLOWED';
 }
 
 export interface RunSpec extends Omit<ExecutionSpec, 'restarts' | 'owner'> {
@@ -144,7 +145,9 @@ export class Run implements ExecutionOwner {
       tenant,
       signal: this.#abort.signal,
     });
-    if (reply === undefined) return this.#deliver(entry, 'UNKNOWN_TOOL', `There is no tool "${entry.name}"`);
+    if (reply === 'UNKNOWN_TOOL') return this.#deliver(entry, reply, `There is no tool "${entry.name}"`);
+    if (reply === 'TOOL_NOT_ALLOWED')
+      return this.#deliver(entry, reply, `This script may not call the tool "${entry.name}"`);
     this.#runningCalls++;
     this.execution.journal.start(entry, performance.now());
     void reply.then((end) => {
@@ -153,9 +156,17 @@ export class Run implements ExecutionOwner {
       if (this.execution.over || (!end.ok && end.code === 'CANCELLED')) return;
       if (end.ok) this.#deliver(entry, '', end.json);
       else this.#deliver(entry, deliveryCode(end.code), end.message);
-      const next = this.#queuedCalls.shift();
-      if (next !== undefined && !this.execution.over) this.#startCall(next);
+      this.#startWaiting();
     });
+  }
+
+  /** A call that is refused at once leaves its place to the one after it. */
+  #startWaiting(): void {
+    while (this.#runningCalls < this.#spec.limits.maxConcurrentToolCalls && !this.execution.over) {
+      const next = this.#queuedCalls.shift();
+      if (next === undefined) return;
+      this.#startCall(next);
+    }
   }
 
   #deliver(entry: NewEntry, code: string, payload: string): void {

@@ -22,9 +22,11 @@ import { Answers } from './answers.ts';
 import { Batch } from './batch.ts';
 import type { Directory } from './directory.ts';
 import { Effects } from './effects.ts';
-import { type Fact, readReport, type ToolFacts } from './facts.ts';
+import { type Fact, newToolNames, readReport, type SessionTools } from './facts.ts';
+import { Holding } from './holding.ts';
 import type { ExecutionTexts, LiveExecution, LiveSession } from './live.ts';
 import type { Persistence } from './persistence.ts';
+import { withinLimits } from './reports.ts';
 import { type SessionSnapshot, step } from './step.ts';
 
 /** Longest wait of a step that needs no haste, in ms, and the output that ends it, in UTF-16 units. */
@@ -33,8 +35,19 @@ const LAZY_OUTPUT = 16_384;
 /** Facts waiting for the actor. Commands over it are refused; what runtimes and providers say is said again. */
 const MAX_MAILBOX = 10_000;
 
+/** Where a stateless run lives. */
+export interface RunPlace {
+  /** Stands for a session in subjects: the broker hears all its runs there. */
+  readonly home: string;
+  readonly tenant: string;
+  /** Whether its events are published. */
+  readonly events: boolean;
+}
+
 export interface SessionActorOptions {
   readonly id: string;
+  /** Of a stateless run, which is no session of its own. */
+  readonly run?: RunPlace | undefined;
   readonly bus: Bus;
   readonly clock: Clock;
   readonly subjects: Subjects;
@@ -42,7 +55,7 @@ export interface SessionActorOptions {
   readonly persistence: Persistence;
   /** True while its broker may act as the owner. */
   readonly mayAct: () => boolean;
-  readonly tool: (name: string) => ToolFacts | undefined;
+  readonly tools: SessionTools;
   /** How long the owner's lease certainly lasts, in ms. */
   readonly leaseLeftMs: () => number;
   readonly isolation: Isolation;
@@ -66,6 +79,7 @@ export class SessionActor {
   readonly #live: LiveSession;
   readonly #effects: Effects;
   readonly #answers = new Answers();
+  readonly #holding: Holding;
   #snapshot: SessionSnapshot;
   #mailbox: Fact[] = [];
   #batch: Batch;
@@ -90,9 +104,11 @@ export class SessionActor {
     this.#live = { state: options.state, executions: new Map(options.live) };
     this.#seq = seq;
     this.#batch = new Batch(id, seq, this.#live);
-    const { bus, clock, subjects, directory, leaseLeftMs, tool, isolation, publishedSeq } = options;
+    const { bus, clock, subjects, directory, leaseLeftMs, tools, isolation, publishedSeq, run } = options;
     this.#effects = new Effects({
-      session: id,
+      session: run?.home ?? id,
+      tenant: run?.tenant,
+      events: run?.events === false ? undefined : id,
       epoch: persistence.epoch,
       bus,
       clock,
@@ -100,13 +116,19 @@ export class SessionActor {
       directory,
       mayAct: () => !this.#stopped && mayAct(),
       leaseLeftMs,
-      tool,
       isolation,
       live: this.#live,
       context: () => this.context,
       isCommitted: () => !this.#committing && !this.#batch.dirty,
       tell: (fact) => this.tell(fact),
       publishedSeq,
+    });
+    this.#holding = new Holding({
+      until: (report) => {
+        const journal = this.#live.executions.get(report.execution)?.journal;
+        return journal === undefined ? undefined : tools.seek(newToolNames(report, journal));
+      },
+      pass: (report) => this.#takeIn(report),
     });
   }
 
@@ -177,15 +199,22 @@ export class SessionActor {
     this.tell((around) => ({ type: 'session.activated', ...around }));
   }
 
+  /** What a runtime tells of an attempt. */
   report(report: Report): void {
+    this.#holding.take(report);
+  }
+
+  #takeIn(report: Report): void {
+    if (this.#stopped) return;
     const link = this.#effects.admit(report);
     if (link === undefined) return;
     const { execution, attempt } = link;
     const told = this.tell((around) => {
-      const journal = this.#live.executions.get(execution)?.journal;
-      if (journal === undefined) return undefined;
+      const live = this.#live.executions.get(execution);
+      if (live === undefined) return undefined;
       this.#batch.report(attempt, report.n);
-      return readReport(report, execution, journal, this.#options.tool, around);
+      const kept = { ...report, end: withinLimits(report.end, live.limits) };
+      return readReport(kept, execution, live.journal, this.#options.tools, around);
     });
     if (!told) link.taken--;
   }
@@ -199,13 +228,18 @@ export class SessionActor {
       this.tell((around) => ({ type: 'runtimes.changed', ...around }));
   }
 
+  /** A runtime's process seems to be gone. */
+  runtimeGone(runtime: string): void {
+    this.#effects.runtimeGone(runtime);
+  }
+
   sweep(): void {
     this.#effects.sweep();
   }
 
   #around(): Surroundings {
     const { clock, directory } = this.#options;
-    return { now: clock.now(), fresh: clock.id(), runtimes: directory.view() };
+    return { now: clock.now(), fresh: clock.id(), runtimes: directory.view(), routing: directory.routing };
   }
 
   // ---- steps ---------------------------------------------------------------------------------------------
@@ -291,6 +325,7 @@ export class SessionActor {
     this.#effects.carryOut(batch);
     this.#answers.give(batch.answers);
     for (const [execution, result] of batch.results) this.#options.onEnded(execution, result);
+    if (this.stopped) return; // A run ends with its only execution.
     if (this.#releasing) return this.#stop();
     if (batch.purge) return this.#options.onPurge(this);
     if (this.#mailbox.length > 0) this.#schedule();

@@ -8,12 +8,14 @@
  *  O2  A report is acknowledged after the commit of the step that took it in, never before.
  *  O3  An attempt counts as lost only when nobody can run it any more: its runtime answers that it does not have
  *      it (and will never accept it), or is gone, or is silent for {@link SILENT_PROBES} probes.
+ *  O4  A report counts only if it comes from the runtime that the attempt was offered to.
  */
 import { type Bus, BusError } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Offer, OfferAnswer, ProbeAnswer, Reply, Report } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
 import type { Directory } from './directory.ts';
+import { isOfferAnswer, isProbeAnswer, replyOf } from './heard.ts';
 
 /** Longest wait for the answer to an offer or a probe, in ms. */
 const ANSWER_MS = 1_000;
@@ -87,11 +89,10 @@ export class Attempts {
     if (offer === undefined) return;
     const link = this.#open(execution, attempt, runtime, 'offering');
     link.sent = offer.deliveries.length;
-    let answer: Reply<OfferAnswer>;
+    let answer: Reply<OfferAnswer> | undefined;
     try {
-      answer = (await bus.request(subjects.runtimeCmd(runtime), offer, {
-        timeoutMs: ANSWER_MS,
-      })) as Reply<OfferAnswer>;
+      const body = await bus.request(subjects.runtimeCmd(runtime), offer, { timeoutMs: ANSWER_MS });
+      answer = replyOf(body, isOfferAnswer);
     } catch (error) {
       if (!this.#current(link)) return;
       const code = error instanceof BusError ? error.code : 'UNAVAILABLE';
@@ -102,8 +103,11 @@ export class Attempts {
       return this.#refused(link, permanent, `The runtime ${runtime} could not be reached`);
     }
     if (!this.#current(link)) return;
-    if (answer.ok) return this.#accepted(link);
+    if (answer?.ok === true) return this.#accepted(link);
     directory.noteOffer(runtime, -1);
+    // Whatever it does: what it reports on an attempt that is not its own is not heard.
+    if (answer === undefined)
+      return this.#refused(link, 'NO_RUNTIME', `The runtime ${runtime} gave an answer that is none`);
     this.#refused(link, answer.error.code, answer.error.message);
   }
 
@@ -114,11 +118,14 @@ export class Attempts {
     if (link.probing || !this.#acts()) return;
     link.probing = true;
     try {
-      const answer = (await bus.request(
+      const body = await bus.request(
         subjects.runtimeCmd(runtime),
         { t: 'probe', attempt, session, epoch },
         { timeoutMs: ANSWER_MS },
-      )) as Reply<ProbeAnswer>;
+      );
+      const answer = replyOf<ProbeAnswer>(body, isProbeAnswer);
+      if (answer === undefined)
+        throw new BusError('TIMEOUT', subjects.runtimeCmd(runtime), 'no answer to a probe');
       link.probing = false;
       if (!this.#current(link)) return;
       link.silent = 0;
@@ -132,7 +139,8 @@ export class Attempts {
     } catch (error) {
       link.probing = false;
       if (!this.#current(link)) return;
-      link.silent++;
+      // Cut off ourselves, we know nothing of it.
+      if (!(error instanceof BusError && error.code === 'DISCONNECTED')) link.silent++;
       if (error instanceof BusError && error.code === 'NO_RESPONDERS') {
         directory.drop(runtime);
         return this.#lost(link); // O3
@@ -151,6 +159,12 @@ export class Attempts {
     }
   }
 
+  /** A runtime's process seems to be gone: ask after everything that it has. */
+  runtimeGone(runtime: string): void {
+    for (const { execution, attempt, runtime: its, state } of [...this.#links.values()])
+      if (its === runtime && state === 'running') void this.probe(execution, attempt, runtime);
+  }
+
   /** Let go of it: its end is known, or does not matter any more. */
   release(attempt: string, runtime: string): void {
     if (this.#links.delete(attempt)) this.#options.directory.noteOffer(runtime, -1);
@@ -167,6 +181,7 @@ export class Attempts {
       this.#tell(report.runtime, { t: 'stop', attempt: report.attempt, epoch });
       return undefined;
     }
+    if (report.runtime !== link.runtime) return undefined; // O4
     link.heardAt = clock.monotonic();
     link.silent = 0;
     if (report.received > link.received) link.received = report.received;

@@ -8,23 +8,30 @@
  *  H3  A session is given up in three steps: no new messages, everything that came is taken in, then one commit that
  *      releases it.
  */
+import { waitingFor } from '../../actors/attempts.ts';
+import type { Routing } from '../../actors/routing.ts';
 import { type Bus, BusError, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type {
-  Activated,
-  ActivateSession,
-  AdoptSession,
-  AskSession,
-  CreateSession,
-  ReadEvents,
-  Reply,
-} from '../protocol.ts';
+import type { Activated, ActivateSession, Reply } from '../protocol.ts';
+import { success } from '../replies.ts';
 import type { Store } from '../store/store.ts';
 import { BROKERS, type Subjects } from '../subjects.ts';
 import type { SessionActor } from './actor.ts';
-import { Creation, type CreationSettings } from './creation.ts';
+import {
+  activateOf,
+  askOf,
+  checked,
+  createOf,
+  listSessionsOf,
+  listToolsOf,
+  readEventsOf,
+  runOf,
+} from './asked.ts';
+import { Autoscale, type Autoscaling } from './autoscale.ts';
+import { Creation, type CreationSettings, settingsOf } from './creation.ts';
 import { Directory } from './directory.ts';
 import type { ToolFacts } from './facts.ts';
+import { Dropped } from './heard.ts';
 import { Hosting } from './hosting.ts';
 import { Lease } from './lease.ts';
 import { Leaving } from './leaving.ts';
@@ -32,7 +39,9 @@ import type { BrokerNotice } from './notice.ts';
 import { Ownership } from './ownership.ts';
 import { Queries } from './queries.ts';
 import { notNow, type Respond, responder } from './responses.ts';
+import { Runs } from './runs.ts';
 import { Scan } from './scan.ts';
+import { ToolDirectory } from './tooldirectory.ts';
 
 export type { BrokerNotice } from './notice.ts';
 
@@ -42,9 +51,11 @@ export interface BrokerOptions {
   readonly store: Store;
   readonly clock: Clock;
   readonly subjects: Subjects;
-  /** What is known of a tool by its name as a script wrote it, and whether a session may call it is decided elsewhere. */
+  /** The tools of this process, by name as a script wrote it. Others are known when their providers advertise them. */
   readonly tool: (name: string) => ToolFacts | undefined;
-  /** Life of its incarnation lease, in ms. Default 15,000; 500 to 600,000. */
+  /** True while the bus can be reached: without it the lease is not renewed. Default: always. */
+  readonly isReachable?: (() => boolean) | undefined;
+  /** Life of its incarnation lease, in ms. Default 6,000; 500 to 600,000. */
   readonly leaseTtlMs?: number | undefined;
   /** A session with nothing to do is put away after this, in ms. Default 30,000; 100 to 86,400,000. */
   readonly hibernateAfterMs?: number | undefined;
@@ -52,16 +63,23 @@ export interface BrokerOptions {
   readonly scanMs?: number | undefined;
   /** Sessions with an actor here. Default 100,000. Over it: OVERLOADED. */
   readonly maxSessions?: number | undefined;
+  /** Stateless runs here at once. Default 10,000. Over it: OVERLOADED. */
+  readonly maxRuns?: number | undefined;
   readonly settings?: CreationSettings | undefined;
+  /** How it places executions on runtimes. Default: on the one with the most room. */
+  readonly routing?: Routing | undefined;
+  /** Keep a pool of runtimes of the right size, while this broker is the one that decides. Whoever made the provisioner closes it. Default: others do. */
+  readonly autoscaling?: Autoscaling | undefined;
   /** Told of what an operator should know. */
   readonly onNotice?: ((notice: BrokerNotice) => void) | undefined;
 }
 
 const DEFAULTS = {
-  leaseTtlMs: 15_000,
+  leaseTtlMs: 6_000,
   hibernateAfterMs: 30_000,
   scanMs: 1_000,
   maxSessions: 100_000,
+  maxRuns: 10_000,
 } as const;
 const HEARTBEAT_MS = 1_000;
 const SWEEP_MS = 250;
@@ -69,6 +87,7 @@ const SWEEP_MS = 250;
 export class Broker {
   readonly id: string;
   readonly directory: Directory;
+  readonly tools: ToolDirectory;
   readonly #options: BrokerOptions;
   readonly #lease: Lease;
   readonly #respond: Respond;
@@ -78,13 +97,15 @@ export class Broker {
   readonly #creation: Creation;
   readonly #queries: Queries;
   readonly #scan: Scan;
+  readonly #runs: Runs;
+  readonly #autoscale: Autoscale | undefined;
   #subscriptions: Subscription[] = [];
   #timers: (() => void)[] = [];
   #state: 'new' | 'open' | 'draining' | 'closed' = 'new';
   #whenHeld: (() => void)[] = [];
 
   constructor(options: BrokerOptions) {
-    const { id, bus, store, clock, subjects, tool, settings } = options;
+    const { id, bus, store, clock, subjects, tool, settings, routing } = options;
     const { leaseTtlMs = DEFAULTS.leaseTtlMs, maxSessions = DEFAULTS.maxSessions } = options;
     const isOpen = (): boolean => this.#state === 'open';
     const isClosed = (): boolean => this.#state === 'closed';
@@ -93,14 +114,23 @@ export class Broker {
     this.#options = options;
     const onChange = (): void => {
       for (const { actor } of this.#hosting.all()) actor.runtimesChanged();
+      this.#runs.runtimesChanged();
     };
-    const directory = new Directory({ bus, clock, subjects, onChange });
+    const dropped = new Dropped(clock, notify);
+    const onGone = (runtime: string): void => {
+      for (const { actor } of this.#hosting.all()) actor.runtimeGone(runtime);
+      this.#runs.runtimeGone(runtime);
+    };
+    const directory = new Directory({ bus, clock, subjects, routing, onChange, onGone, dropped });
     this.directory = directory;
+    const tools = new ToolDirectory({ bus, clock, subjects, local: tool, notify });
+    this.tools = tools;
     const lease = new Lease({
       store,
       clock,
       broker: id,
       ttlMs: leaseTtlMs,
+      isReachable: options.isReachable,
       onHeld: () => this.#leaseHeld(),
       onLost: (incarnation, reason) => {
         if (isClosed()) return;
@@ -118,7 +148,7 @@ export class Broker {
       subjects,
       directory,
       lease,
-      tool,
+      tools,
       isClosed,
       respond,
       leave: (hosted, body) => this.#leaving.command(hosted, body),
@@ -127,6 +157,7 @@ export class Broker {
         notify({ type: 'session.fenced', session: actor.id });
       },
       notify,
+      dropped,
     });
     this.#hosting = hosting;
     const ownership = new Ownership({ broker: id, bus, store, clock, lease, hosting, isClosed, notify });
@@ -134,6 +165,26 @@ export class Broker {
     this.#leaving = new Leaving({ broker: id, bus, subjects, directory, hosting, ownership, isOpen });
     this.#creation = new Creation({ store, clock, lease, hosting, ownership, settings, maxSessions, isOpen });
     this.#queries = new Queries({ broker: id, bus, store, subjects, hosting, ownership });
+    this.#runs = new Runs({
+      broker: id,
+      bus,
+      clock,
+      subjects,
+      directory,
+      tools,
+      settings: settingsOf(settings),
+      maxRuns: options.maxRuns ?? DEFAULTS.maxRuns,
+      isOpen,
+      isClosed,
+      respond,
+      notify,
+      dropped,
+    });
+    const { autoscaling, isReachable = () => true } = options;
+    const hears = (): boolean => isOpen() && isReachable();
+    this.#autoscale =
+      autoscaling &&
+      new Autoscale({ ...autoscaling, broker: id, store, clock, directory, isOpen: hears, notify });
     const mayOwn = (): boolean => isOpen() && lease.holds();
     this.#scan = new Scan({ store, clock, hosting, ownership, mayOwn, isOpen, notify });
   }
@@ -141,6 +192,14 @@ export class Broker {
   /** Sessions with an actor here. */
   get sessions(): number {
     return this.#hosting.size;
+  }
+  /** True while it may act as an owner. */
+  get holdsLease(): boolean {
+    return this.#lease.holds();
+  }
+  /** Stateless runs that are here. */
+  get runs(): number {
+    return this.#runs.size;
   }
   actor(session: string): SessionActor | undefined {
     return this.#hosting.get(session)?.actor;
@@ -151,6 +210,7 @@ export class Broker {
     const { bus, scanMs = DEFAULTS.scanMs } = this.#options;
     this.#state = 'open';
     this.directory.start();
+    this.tools.start();
     const held = new Promise<void>((resolve) => this.#whenHeld.push(resolve));
     this.#lease.start();
     await held;
@@ -160,6 +220,7 @@ export class Broker {
     this.#repeat(SWEEP_MS, () => this.#sweep());
     this.#repeat(scanMs, () => void this.#scan.run());
     this.#beat();
+    this.#autoscale?.start();
   }
 
   #leaseHeld(): void {
@@ -168,20 +229,34 @@ export class Broker {
 
   #subscribe(): void {
     const { bus, subjects } = this.#options;
-    const verb = (
+    const verb = <T>(
       name: Parameters<Subjects['broker']>[0],
-      answer: (body: object) => Promise<Reply<unknown>>,
+      check: (body: unknown) => T,
+      answer: (asked: T) => Promise<Reply<unknown>>,
     ): Subscription =>
-      bus.subscribe(subjects.broker(name), (message) => this.#respond(message, answer), { queue: BROKERS });
+      bus.subscribe(subjects.broker(name), (message) => this.#respond(message, checked(check, answer)), {
+        queue: BROKERS,
+      });
+    this.#runs.listen();
     this.#subscriptions = [
-      verb('session_create', (body) => this.#creation.create(body as CreateSession)),
-      verb('session_activate', (body) => this.#activate(body as ActivateSession)),
-      verb('session_info', (body) => this.#queries.info(body as AskSession)),
-      verb('session_result', (body) => this.#queries.result(body as AskSession)),
-      verb('events_read', (body) => this.#queries.events(body as ReadEvents)),
-      verb('journal_read', (body) => this.#queries.journal(body as AskSession)),
+      verb(
+        'run',
+        (body) => runOf(body, subjects),
+        (asked) => this.#runs.take(asked),
+      ),
+      verb('session_create', createOf, (asked) => this.#creation.create(asked)),
+      verb('session_activate', activateOf, (asked) => this.#activate(asked)),
+      verb('session_info', askOf, (asked) => this.#queries.info(asked)),
+      verb('sessions_list', listSessionsOf, (asked) => this.#queries.list(asked)),
+      verb('session_result', askOf, (asked) => this.#queries.result(asked)),
+      verb('events_read', readEventsOf, (asked) => this.#queries.events(asked)),
+      verb('journal_read', askOf, (asked) => this.#queries.journal(asked)),
+      verb('tools_list', listToolsOf, async (asked) => success(this.tools.list(asked), 0)),
       bus.subscribe(subjects.brokerCmd(this.id), (message) =>
-        this.#respond(message, (body) => this.#activate(body as AdoptSession)),
+        this.#respond(
+          message,
+          checked(activateOf, (asked) => this.#activate(asked)),
+        ),
       ),
     ];
   }
@@ -214,6 +289,7 @@ export class Broker {
       bus.publish(subjects.brokerHeartbeat(this.id), {
         broker: this.id,
         sessions: this.#hosting.size,
+        waiting: this.#waiting(),
         draining: this.#state === 'draining',
         intervalMs: HEARTBEAT_MS,
       });
@@ -222,9 +298,22 @@ export class Broker {
     }
   }
 
+  /** Executions here that wait for a runtime such as would be started. */
+  #waiting(): number {
+    const { routing, autoscaling } = this.#options;
+    const labels = autoscaling?.provisioner.labels ?? {};
+    let waiting = 0;
+    for (const { actor } of this.#hosting.all()) waiting += waitingFor(actor.context, labels, routing);
+    for (const { context } of this.#runs.actors()) waiting += waitingFor(context, labels, routing);
+    return waiting;
+  }
+
   #sweep(): void {
     const { clock, hibernateAfterMs = DEFAULTS.hibernateAfterMs } = this.#options;
     this.directory.sweep();
+    if (this.#lease.holds()) this.directory.ping();
+    this.tools.sweep();
+    this.#runs.sweep();
     const idleSince = clock.now() - hibernateAfterMs;
     for (const hosted of this.#hosting.all()) {
       const { actor } = hosted;
@@ -236,13 +325,24 @@ export class Broker {
 
   // ---- the end -------------------------------------------------------------------------------------------
 
-  /** Take nothing new and hand every session to another broker, scripts running on. Without another they are released. */
-  async drain(): Promise<void> {
+  /**
+   * Take nothing new and hand every session to another broker, scripts running on. Without another they are released.
+   * Resolves when stateless runs have ended too, or `graceMs` later.
+   */
+  async drain(graceMs = 0): Promise<void> {
     if (this.#state !== 'open') return;
     this.#state = 'draining';
     this.#beat();
+    // Another broker may decide from now on.
+    if (this.#autoscale !== undefined) await this.#autoscale.stop();
     await Promise.all(this.#subscriptions.splice(0).map((subscription) => subscription.drain()));
     await Promise.all([...this.#hosting.all()].map((hosted) => this.#leaving.leave(hosted)));
+    // A run cannot be handed over: it is lost with its broker.
+    await Promise.race([this.#runs.ended(), this.#passed(graceMs)]);
+  }
+
+  #passed(ms: number): Promise<void> {
+    return new Promise((resolve) => this.#options.clock.after(ms, resolve));
   }
 
   /** Give everything up: sessions are released, the lease is ended. */
@@ -250,6 +350,15 @@ export class Broker {
     await this.drain();
     if (this.#state === 'closed') return;
     this.#end();
+    await this.#lease.end().catch(() => undefined); // It ends by itself.
+  }
+
+  /** Stop at once. Sessions are not released, but its lease is ended: others take them over without waiting for it. */
+  async halt(): Promise<void> {
+    if (this.#state === 'closed') return;
+    const left = this.#autoscale?.stop();
+    this.#end();
+    await left;
     await this.#lease.end().catch(() => undefined); // It ends by itself.
   }
 
@@ -264,6 +373,9 @@ export class Broker {
     for (const cancel of this.#timers.splice(0)) cancel();
     for (const subscription of this.#subscriptions.splice(0)) subscription.unsubscribe();
     this.#hosting.silenceAll();
+    this.#runs.stop();
+    this.#autoscale?.abandon();
     this.directory.stop();
+    this.tools.stop();
   }
 }

@@ -15,6 +15,7 @@ import { encodeSnapshot } from './snapshot.ts';
 
 /** Of a session, for its life. */
 const SETTINGS = {
+  ttlMs: 0,
   maxExecutions: 100,
   keepExecutions: 32,
   tombstoneMs: 600_000,
@@ -25,7 +26,12 @@ const SETTINGS = {
 } as const;
 
 /** What a broker may set otherwise for the sessions that it creates. */
-export type CreationSettings = Partial<Omit<SessionSettings, 'labels' | 'ttlMs' | 'maxConcurrentExecutions'>>;
+export type CreationSettings = Partial<Omit<SessionSettings, 'labels' | 'maxConcurrentExecutions'>>;
+
+/** Of what is kept for no client: a stateless run. */
+export function settingsOf(settings: CreationSettings | undefined): SessionSettings {
+  return { ...SETTINGS, ...settings, ttlMs: 0, labels: {}, maxConcurrentExecutions: 1 };
+}
 
 export interface CreationOptions {
   readonly store: Store;
@@ -63,7 +69,8 @@ export class Creation {
 
   #newContext(asked: CreateSession): ReturnType<typeof newSession> {
     const { clock, settings } = this.#options;
-    const { session: id, ttlMs, labels, maxConcurrentExecutions } = asked;
+    const { session: id, labels, maxConcurrentExecutions } = asked;
+    const ttlMs = asked.ttlMs ?? settings?.ttlMs ?? SETTINGS.ttlMs;
     return newSession({
       id,
       settings: { ...SETTINGS, ...settings, ttlMs, labels, maxConcurrentExecutions },
@@ -92,8 +99,9 @@ export class Creation {
 
   async #stored(asked: CreateSession, owner: string): Promise<Reply<unknown>> {
     const { store, clock, ownership } = this.#options;
-    const { session, creation, state, tools, isolation, limits, ttlMs } = asked;
+    const { session, creation, state, tools, isolation, limits } = asked;
     const context = this.#newContext(asked);
+    const { ttlMs } = context.settings;
     const nonce = clock.id();
     const created = store.create({
       session,

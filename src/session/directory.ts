@@ -5,12 +5,16 @@
  * probe, not by silence alone.
  */
 import type { RuntimeView } from '../../actors/placement.ts';
-import type { Bus, Subscription } from '../bus/bus.ts';
+import { LEAST_LOADED, type Routing } from '../../actors/routing.ts';
+import { type Bus, BusError, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { BrokerHeartbeat, RuntimeHeartbeat } from '../protocol.ts';
+import type { BrokerHeartbeat, Ping, RuntimeHeartbeat } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import { brokerBeatOf, type Dropped, runtimeBeatOf, speakerOf } from './heard.ts';
 
 export const MISSED_BEATS = 3;
+/** A runtime that was silent for this long is pinged, however seldom its heartbeats are, in ms. */
+const PING_AFTER_MS = 750;
 /** One that is so many beats late is asked whether it lives. */
 const OVERDUE_BEATS = 1.5;
 
@@ -19,14 +23,24 @@ interface Runtime {
   heardAt: number;
   /** Offered since its last heartbeat. */
   offered: number;
+  /** Which of the offers made here it got last; 0 for none. */
+  turn: number;
+  /** When a sign of life of it was last looked for or came, in ms of the monotonic clock. */
+  askedAt: number;
 }
 
 export interface DirectoryOptions {
   readonly bus: Bus;
   readonly clock: Clock;
   readonly subjects: Subjects;
+  /** How this broker places. Default: on the runtime with the most room. */
+  readonly routing?: Routing | undefined;
   /** A runtime came, went, or has room again. */
   readonly onChange: () => void;
+  /** A runtime's process is gone: nobody hears its commands. Default: nobody asks whether one is. */
+  readonly onGone?: ((runtime: string) => void) | undefined;
+  /** Told of heartbeats that are none. */
+  readonly dropped?: Pick<Dropped, 'note'> | undefined;
 }
 
 export class Directory {
@@ -35,20 +49,29 @@ export class Directory {
   readonly #brokers = new Map<string, { readonly beat: BrokerHeartbeat; readonly heardAt: number }>();
   #subscriptions: Subscription[] = [];
   #view: readonly RuntimeView[] | undefined;
+  #offers = 0;
 
   constructor(options: DirectoryOptions) {
     this.#options = options;
   }
 
+  /** How this broker places. */
+  get routing(): Routing {
+    return this.#options.routing ?? LEAST_LOADED;
+  }
+
   start(): void {
     const { bus, subjects } = this.#options;
     this.#subscriptions = [
-      bus.subscribe(subjects.runtimeHeartbeat('*'), ({ body }) =>
-        this.#hearRuntime(body as RuntimeHeartbeat),
-      ),
-      bus.subscribe(subjects.brokerHeartbeat('*'), ({ body }) => {
-        const beat = body as BrokerHeartbeat;
-        this.#brokers.set(beat.broker, { beat, heardAt: this.#options.clock.monotonic() });
+      bus.subscribe(subjects.runtimeHeartbeat('*'), ({ subject, body }) => {
+        const beat = runtimeBeatOf(body, speakerOf(subject));
+        if (typeof beat === 'string') this.#options.dropped?.note(subject, beat);
+        else this.#hearRuntime(beat);
+      }),
+      bus.subscribe(subjects.brokerHeartbeat('*'), ({ subject, body }) => {
+        const beat = brokerBeatOf(body, speakerOf(subject));
+        if (typeof beat === 'string') this.#options.dropped?.note(subject, beat);
+        else this.#brokers.set(beat.broker, { beat, heardAt: this.#options.clock.monotonic() });
       }),
     ];
   }
@@ -59,12 +82,13 @@ export class Directory {
 
   /** The runtimes that may be offered something. */
   view(): readonly RuntimeView[] {
-    this.#view ??= [...this.#runtimes.values()].map(({ beat, offered }) => ({
+    this.#view ??= [...this.#runtimes.values()].map(({ beat, offered, turn }) => ({
       id: beat.runtime,
       labels: beat.labels,
       free: beat.capacity - beat.load - offered,
       draining: beat.draining,
       versions: beat.versions,
+      turn,
     }));
     return this.#view;
   }
@@ -82,11 +106,17 @@ export class Directory {
       .toSorted((one, other) => one.sessions - other.sessions);
   }
 
+  /** Executions that wait for room in a runtime, at all brokers that are there, as they told last. */
+  waiting(): number {
+    return [...this.#brokers.values()].reduce((sum, { beat }) => sum + (beat.waiting ?? 0), 0);
+  }
+
   /** Count an offer until the next heartbeat tells. */
   noteOffer(runtime: string, change: 1 | -1): void {
     const known = this.#runtimes.get(runtime);
     if (known === undefined) return;
     known.offered = Math.max(-known.beat.load, known.offered + change);
+    if (change === 1) known.turn = ++this.#offers;
     this.#view = undefined;
   }
 
@@ -117,10 +147,30 @@ export class Directory {
     }
   }
 
+  /** A process that is gone is noticed in about a second: one question a second to each runtime that is silent. */
+  ping(): void {
+    const { bus, clock, subjects, onGone } = this.#options;
+    const now = clock.monotonic();
+    for (const [id, runtime] of this.#runtimes) {
+      if (now - runtime.askedAt < PING_AFTER_MS) continue;
+      runtime.askedAt = now;
+      void bus
+        .request(subjects.runtimeCmd(id), { t: 'ping' } satisfies Ping, { timeoutMs: PING_AFTER_MS })
+        .catch((error: unknown) => {
+          // Silence means nothing: it may be slow, or paused.
+          if (!(error instanceof BusError) || error.code !== 'NO_RESPONDERS') return;
+          this.drop(id);
+          onGone?.(id);
+        });
+    }
+  }
+
   #hearRuntime(beat: RuntimeHeartbeat): void {
     const before = this.#runtimes.get(beat.runtime);
     const hadRoom = before !== undefined && before.beat.capacity > before.beat.load && !before.beat.draining;
-    this.#runtimes.set(beat.runtime, { beat, heardAt: this.#options.clock.monotonic(), offered: 0 });
+    const turn = before?.turn ?? 0;
+    const now = this.#options.clock.monotonic();
+    this.#runtimes.set(beat.runtime, { beat, heardAt: now, offered: 0, turn, askedAt: now });
     this.#view = undefined;
     const hasRoom = beat.capacity > beat.load && !beat.draining;
     if (hasRoom && !hadRoom) this.#options.onChange();

@@ -11,15 +11,21 @@ import type { Clock } from '../clock.ts';
 import type { CallTool, Offer, ProviderMessage, Report } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { Subjects } from '../subjects.ts';
+import { canonicalToolName } from '../tools/define.ts';
 import { Attempts, type Link } from './attempts.ts';
 import type { Batch } from './batch.ts';
 import type { Directory } from './directory.ts';
-import type { Fact, ToolFacts } from './facts.ts';
+import type { Fact } from './facts.ts';
 import type { LiveSession } from './live.ts';
 import { ToolCalls } from './toolcalls.ts';
 
 export interface EffectsOptions {
+  /** What stands for it in subjects and in the keys of calls. */
   readonly session: string;
+  /** On whose behalf a stateless run is; undefined for a session. */
+  readonly tenant: string | undefined;
+  /** Whether its events are published, and of whom they are. */
+  readonly events: string | undefined;
   readonly epoch: number;
   readonly bus: Bus;
   readonly clock: Clock;
@@ -29,7 +35,6 @@ export interface EffectsOptions {
   readonly mayAct: () => boolean;
   /** How long the owner's lease certainly lasts, in ms. */
   readonly leaseLeftMs: () => number;
-  readonly tool: (name: string) => ToolFacts | undefined;
   readonly isolation: Isolation;
   readonly live: LiveSession;
   /** What the machine knows now. */
@@ -84,7 +89,7 @@ export class Effects {
     });
   }
 
-  #makeCalls({ session, bus, clock, subjects, mayAct, tool, isCommitted, tell }: EffectsOptions): ToolCalls {
+  #makeCalls({ session, bus, clock, subjects, mayAct, isCommitted, tell }: EffectsOptions): ToolCalls {
     return new ToolCalls({
       session,
       bus,
@@ -92,7 +97,7 @@ export class Effects {
       subjects,
       mayAct,
       makeCall: (execution, index, t) => this.#makeCall(execution, index, t),
-      subjectOf: ({ name }) => subjects.tool(tool(name)?.canonicalName ?? name),
+      subjectOf: ({ name }) => subjects.tool(canonicalToolName(name) ?? name),
       isOpen: (execution, index) =>
         this.#execution(execution)?.calls.some((call) => call.index === index) ?? false,
       isCommitted,
@@ -124,6 +129,10 @@ export class Effects {
   /** Whether a report is to be taken in now. */
   admit(report: Report): Link | undefined {
     return this.#attempts.admit(report);
+  }
+
+  runtimeGone(runtime: string): void {
+    this.#attempts.runtimeGone(runtime);
   }
 
   hear(message: ProviderMessage): void {
@@ -167,7 +176,7 @@ export class Effects {
 
   #tellResult(subject: string, execution: string, result: string | undefined): void {
     const { bus, session } = this.#options;
-    if (result === undefined) return;
+    if (result === undefined || subject === '') return;
     try {
       bus.publish(subject, { session, execution, result });
     } catch (error) {
@@ -176,10 +185,11 @@ export class Effects {
   }
 
   publish(events: readonly ExecutionEvent[]): void {
-    const { bus, subjects, session } = this.#options;
+    const { bus, subjects, events: of } = this.#options;
+    if (of === undefined) return;
     for (const event of events) {
       try {
-        bus.publish(subjects.sessionEvent(session, event.type), event);
+        bus.publish(subjects.sessionEvent(of, event.type), event);
       } catch (error) {
         if (!(error instanceof BusError)) throw error;
         if (error.code !== 'PAYLOAD_TOO_LARGE') return; // The next owner, or a reader of the log, sees to it.
@@ -195,7 +205,7 @@ export class Effects {
   }
 
   #makeOffer(id: string, attempt: string): Offer | undefined {
-    const { session, epoch, isolation, live } = this.#options;
+    const { session, tenant, epoch, isolation, live } = this.#options;
     const execution = this.#execution(id);
     const texts = live.executions.get(id);
     if (execution?.attempt?.id !== attempt || texts === undefined) return undefined;
@@ -212,6 +222,7 @@ export class Effects {
       startTime: execution.startTime,
       limits: texts.limits,
       isolation,
+      tenant: tenant === undefined ? undefined : `run:${tenant}`,
       alone: execution.alone,
       replay: execution.attempt.replay,
       deliveries: [],
@@ -220,7 +231,7 @@ export class Effects {
   }
 
   #makeCall(id: string, index: number, t: 'call' | 'reconcile'): CallTool | undefined {
-    const { session, epoch, live, leaseLeftMs } = this.#options;
+    const { session, tenant, epoch, live, leaseLeftMs } = this.#options;
     const open = this.#execution(id)?.calls.find((call) => call.index === index);
     const texts = live.executions.get(id);
     const made = texts?.journal.callAt(index);
@@ -236,6 +247,7 @@ export class Effects {
       epoch,
       notAfterMs: leaseLeftMs(),
       maxPayloadBytes: texts.limits.maxToolPayloadBytes,
+      tenant,
     };
   }
 }

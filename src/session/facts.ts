@@ -1,5 +1,5 @@
 /** What runtimes report, as facts for the session machine. */
-import type { ReportedItem, SessionEvent, Surroundings } from '../../actors/sessiondata.ts';
+import type { ReportedItem, SessionEvent, Surroundings, ToolRefusal } from '../../actors/sessiondata.ts';
 import type { Report } from '../protocol.ts';
 import type { SessionJournal } from './journal.ts';
 
@@ -13,6 +13,22 @@ export interface ToolFacts {
   readonly reconcilable: boolean;
 }
 
+/** The tools that the scripts of a session may call. */
+export interface SessionTools {
+  /** What a call of this name would reach, or why it would not be made. */
+  readonly find: (name: string) => ToolFacts | ToolRefusal;
+  /** Look for those of the names that nobody is known to have. Resolves when `find` knows better; undefined: it knows. */
+  readonly seek: (names: readonly string[]) => Promise<void> | undefined;
+}
+
+/** The names of the tools that a report calls for the first time. */
+export function newToolNames(report: Report, journal: SessionJournal): readonly string[] {
+  const names: string[] = [];
+  for (const item of report.items)
+    if (item.kind === 'call' && journal.callAt(item.index) === undefined) names.push(item.name);
+  return names;
+}
+
 /**
  * A report as the machine takes it in: its calls with what is known of their tools, and whether it contradicts what
  * the journal has of the same execution.
@@ -21,20 +37,21 @@ export function readReport(
   report: Report,
   execution: string,
   journal: SessionJournal,
-  tool: (name: string) => ToolFacts | undefined,
+  tools: Pick<SessionTools, 'find'>,
   around: Surroundings,
 ): SessionEvent {
   let mismatch = false;
   const items = report.items.map((item): ReportedItem => {
     switch (item.kind) {
       case 'call': {
-        const facts = tool(item.name);
+        const found = tools.find(item.name);
+        const isRefused = typeof found === 'string';
         mismatch ||= journal.contradicts(item.index, 'call', item.name, item.json);
         return {
           ...item,
-          known: facts !== undefined,
-          effect: facts?.effect ?? 'unsafe',
-          reconcilable: facts?.reconcilable ?? false,
+          refusal: isRefused ? found : undefined,
+          effect: isRefused ? 'unsafe' : found.effect,
+          reconcilable: !isRefused && found.reconcilable,
         };
       }
       case 'sleep':

@@ -3,20 +3,23 @@
  *
  * Upholds H1 of broker.ts: what is answered in a session's name is answered while the lease holds.
  */
-import type { Bus, Subscription } from '../bus/bus.ts';
+import type { Bus, Message, Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { ProviderMessage, Reply, Report } from '../protocol.ts';
+import type { Reply } from '../protocol.ts';
 import { fenced } from '../replies.ts';
-import type { Subjects } from '../subjects.ts';
+import { type Subjects, TOOLS } from '../subjects.ts';
 import { SessionActor } from './actor.ts';
+import { attempt, commandOf } from './asked.ts';
 import { answerCommand } from './commands.ts';
 import type { Directory } from './directory.ts';
-import type { ToolFacts } from './facts.ts';
+import { type Dropped, lastOf, providerMessageOf } from './heard.ts';
 import type { Lease } from './lease.ts';
 import type { LoadedSession } from './load.ts';
 import type { Notify } from './notice.ts';
 import type { Persistence } from './persistence.ts';
+import { reportOf } from './reports.ts';
 import type { Respond } from './responses.ts';
+import type { ToolDirectory } from './tooldirectory.ts';
 
 export interface Hosted {
   readonly actor: SessionActor;
@@ -40,7 +43,7 @@ export interface HostingOptions {
   readonly subjects: Subjects;
   readonly directory: Directory;
   readonly lease: Pick<Lease, 'holds' | 'leftMs'>;
-  readonly tool: (name: string) => ToolFacts | undefined;
+  readonly tools: Pick<ToolDirectory, 'allowing'>;
   /** True once the broker does nothing any more. */
   readonly isClosed: () => boolean;
   readonly respond: Respond;
@@ -49,6 +52,8 @@ export interface HostingOptions {
   /** The store refused a session's step, or the lease was lost. `owner` is the incarnation that owned it. */
   readonly onSilenced: (actor: SessionActor, owner: string) => void;
   readonly notify: Notify;
+  /** Told of what is no message. */
+  readonly dropped: Pick<Dropped, 'note'>;
 }
 
 export class Hosting {
@@ -87,7 +92,7 @@ export class Hosting {
       // Nobody can take over what is in this process only.
       mayAct: persistence.durable ? () => !isClosed() && lease.holds(owner) : () => !isClosed(),
       leaseLeftMs: () => lease.leftMs(),
-      tool: (name) => this.#tool(name, tools),
+      tools: this.#options.tools.allowing(tools),
       isolation,
       limits,
       snapshot,
@@ -108,12 +113,6 @@ export class Hosting {
     return actor;
   }
 
-  #tool(name: string, allowed: readonly string[] | undefined): ToolFacts | undefined {
-    const facts = this.#options.tool(name);
-    if (facts === undefined || allowed === undefined) return facts;
-    return allowed.includes(facts.canonicalName) ? facts : undefined;
-  }
-
   // ---- what it hears -------------------------------------------------------------------------------------
 
   listen(hosted: Hosted): void {
@@ -123,8 +122,15 @@ export class Hosting {
       bus.subscribe(subjects.sessionCmd(actor.id), (message) =>
         respond(message, (body) => this.#command(actor.id, body)),
       ),
-      bus.subscribe(subjects.sessionIn(actor.id, '*'), ({ body }) => hear(actor, body)),
+      bus.subscribe(subjects.sessionIn(actor.id, '*'), (message) => this.#hear(actor, message)),
     ];
+  }
+
+  /** The subject says who may speak there, and so what can be meant: the ends of calls come in their own alone. */
+  #hear(actor: SessionActor, { subject, body }: Message): void {
+    const from = lastOf(subject);
+    const wrong = from === TOOLS ? hearProvider(actor, body) : hearRuntime(actor, body, from);
+    if (wrong !== undefined) this.#options.dropped.note(subject, wrong);
   }
 
   /** No new messages; resolves when those that had come were handed to the actor. */
@@ -137,9 +143,11 @@ export class Hosting {
     const hosted = this.#hosted.get(session);
     if (hosted === undefined || !this.answersFor(hosted.actor)) return fenced(0);
     const { actor } = hosted;
-    const leaving = this.#options.leave(hosted, body);
+    const asked = attempt(() => commandOf(body, this.#options.subjects));
+    if (!asked.ok) return asked;
+    const leaving = this.#options.leave(hosted, asked.value);
     if (leaving !== undefined) return leaving;
-    const reply = await answerCommand(actor, body, this.#options.broker);
+    const reply = await answerCommand(actor, asked.value, this.#options.broker);
     // An answer in the name of a lease that has ended meanwhile is none.
     return this.answersFor(actor) ? reply : fenced(actor.persistence.epoch);
   }
@@ -181,8 +189,17 @@ export class Hosting {
   }
 }
 
-function hear(actor: SessionActor, body: object): void {
-  const { t } = body as { readonly t?: unknown };
-  if (t === 'report') actor.report(body as Report);
-  else if (t === 'ended' || t === 'alive') actor.hear(body as ProviderMessage);
+/** Both return the field that is wrong. */
+function hearRuntime(actor: SessionActor, body: object, attempt: string): string | undefined {
+  const report = reportOf(body, attempt);
+  if (typeof report === 'string') return report;
+  actor.report(report);
+  return undefined;
+}
+
+function hearProvider(actor: SessionActor, body: object): string | undefined {
+  const message = providerMessageOf(body, actor.id);
+  if (typeof message === 'string') return message;
+  actor.hear(message);
+  return undefined;
 }

@@ -125,6 +125,7 @@ export class SessionJournal {
               : entry.code === 'OUTCOME_UNKNOWN'
                 ? 'unknown'
                 : 'failed',
+        ...(entry.code === '' ? {} : { code: entry.code ?? 'CANCELLED' }),
         durationMs: underway ? now - open.since : entry.durationMs,
       });
     }

@@ -16,6 +16,11 @@ export interface LeaseOptions {
   readonly broker: string;
   /** How long an incarnation lives without being renewed, in ms. */
   readonly ttlMs: number;
+  /**
+   * True while the broker can be reached. A broker that nobody can reach does not renew: else it would keep its
+   * sessions from those who could answer for them. Default: always.
+   */
+  readonly isReachable?: (() => boolean) | undefined;
   readonly onHeld: (incarnation: string) => void;
   readonly onLost: (incarnation: string, reason: string) => void;
 }
@@ -95,15 +100,18 @@ export class Lease {
   }
 
   async #ask(what: 'open' | 'renew', incarnation: string): Promise<void> {
-    const { store, ttlMs, clock } = this.#options;
+    const { store, ttlMs, clock, isReachable } = this.#options;
     let type: 'lease.granted' | 'lease.refused' | 'lease.unanswered';
     try {
+      if (isReachable?.() === false) throw new TypeError('the bus is away');
       const granted =
         what === 'open'
           ? await store.openIncarnation(incarnation, ttlMs)
           : await store.renewIncarnation(incarnation, ttlMs);
       type = granted ? 'lease.granted' : 'lease.refused';
     } catch {
+      // Never in the turn in which it was asked for: the machine is in the middle of it.
+      await Promise.resolve();
       type = 'lease.unanswered';
     }
     if (!this.#closed) this.#tell({ type, incarnation, at: clock.monotonic() });

@@ -1,7 +1,7 @@
 /** A session as a new owner finds it in the store. */
 import type { SessionStateValue } from '../../actors/session.ts';
 import type { SessionContext } from '../../actors/sessiondata.ts';
-import type { SessionInfoAnswer, SessionLimits } from '../protocol.ts';
+import type { SessionInfoAnswer, SessionLimits, SessionListed } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { SessionRecord, Store } from '../store/store.ts';
 import { SessionJournal } from './journal.ts';
@@ -57,6 +57,14 @@ export function storedInfo(record: SessionRecord, state: string): SessionInfoAns
     durability: 'session',
     executions: executionsOf(context),
   };
+}
+
+/** What a list of sessions tells of one. */
+export function listed({ session, owner, epoch, seq, snapshot }: SessionRecord): SessionListed {
+  const { value, context } = decodeSnapshot(snapshot);
+  const { settings, executions, lastActivityAt } = context;
+  const { labels } = settings;
+  return { session, status: value, owner, epoch, seq, labels, executions: executions.length, lastActivityAt };
 }
 
 export function executionsOf({ finished, executions }: SessionContext): SessionInfoAnswer['executions'] {

@@ -10,6 +10,24 @@ export type BrokerNotice =
       readonly execution: string;
       readonly result: string;
     }
+  /** Providers disagree about what a tool does: the strictest effect counts. */
+  | { readonly type: 'tool.conflict'; readonly tool: string; readonly effects: readonly string[] }
+  /** The autoscaler starts or drains runtimes: there are `from`, and are to be `to`. */
+  | {
+      readonly type: 'runtimes.scaled';
+      readonly from: number;
+      readonly to: number;
+      readonly reason: string;
+    }
+  /** A runtime could not be started or ended. It is tried again. */
+  | { readonly type: 'scaling.failed'; readonly reason: string }
+  /** Messages of runtimes, brokers or providers were dropped, `count` of them since the last notice: in the last one this `field` was wrong. */
+  | {
+      readonly type: 'message.dropped';
+      readonly subject: string;
+      readonly field: string;
+      readonly count: number;
+    }
   | { readonly type: 'error'; readonly session: string | undefined; readonly error: unknown };
 
 export type Notify = (notice: BrokerNotice) => void;

@@ -190,3 +190,35 @@ export class EphemeralSession implements Persistence {
     return Promise.resolve(true);
   }
 }
+
+/** Of a stateless run: everything that is asked for again is in its actor. */
+export class Unstored implements Persistence {
+  readonly durable = false;
+  readonly epoch = 1;
+  #version = 1;
+
+  get version(): number {
+    return this.#version;
+  }
+
+  commit(): Committed {
+    this.#version++;
+    return 'committed';
+  }
+
+  readField(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
+  readJournal(): Promise<readonly string[]> {
+    return Promise.resolve([]);
+  }
+
+  readEvents(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
+  delete(): Promise<boolean> {
+    return Promise.resolve(true);
+  }
+}

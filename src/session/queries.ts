@@ -1,12 +1,12 @@
 /** What any broker can tell of any session, whoever owns it: from its actor, from the store, or by asking its owner. */
 import { type Bus, BusError } from '../bus/bus.ts';
-import type { AskSession, EventsRead, ReadEvents, Reply } from '../protocol.ts';
-import { success } from '../replies.ts';
+import type { AskSession, EventsRead, ListSessions, ReadEvents, Reply, SessionsListed } from '../protocol.ts';
+import { failure, success } from '../replies.ts';
 import type { Store } from '../store/store.ts';
 import type { Subjects } from '../subjects.ts';
 import { infoOf, journalOf } from './commands.ts';
 import type { Hosting } from './hosting.ts';
-import { storedInfo } from './load.ts';
+import { listed, storedInfo } from './load.ts';
 import type { Ownership } from './ownership.ts';
 import { noSession, notNow } from './responses.ts';
 import { decodeSnapshot } from './snapshot.ts';
@@ -43,6 +43,17 @@ export class Queries {
     if (record === undefined) return noSession(session);
     const { state = '{}' } = await store.readFields(session, ['state']);
     return success(storedInfo(record, state), record.epoch);
+  }
+
+  /** Sessions in the store, as they were last committed. Those of durability 'none' are not among them. */
+  async list({ cursor = '', limit = 100 }: Partial<ListSessions>): Promise<Reply<unknown>> {
+    if (typeof cursor !== 'string' || !Number.isInteger(limit) || limit < 1 || limit > 1_000)
+      return failure('INVALID_ARGUMENT', 'limit: must be a whole number from 1 to 1,000', 0);
+    const { store } = this.#options;
+    const page = await store.list(cursor, limit);
+    const records = await Promise.all(page.sessions.map((session) => store.load(session)));
+    const sessions = records.flatMap((record) => (record === undefined ? [] : [listed(record)]));
+    return success({ sessions, cursor: page.cursor } satisfies SessionsListed, 0);
   }
 
   async result({ session, execution = '' }: AskSession): Promise<Reply<unknown>> {

@@ -31,6 +31,7 @@ export function resultJson(ended: Ended, journal: SessionJournal): string {
     stack: end.stack === '' ? undefined : end.stack,
     outcome: end.outcome,
     retryAfterMs: end.retryAfterMs,
+    details: end.details,
   });
   return `{"success":false,"error":${JSON.stringify(error)},${rest}`;
 }

@@ -7,13 +7,16 @@
  *      taken in.
  *  P2  A provider's word is acknowledged only after the commit of the step that took it in.
  *  P3  A call counts as lost only if its provider is gone or says that it does not have it, or if no provider at
- *      all answers for it.
+ *      all answers for it. That nothing is heard while the bus cannot be reached is no sign of anything.
  */
 import { type Bus, BusError } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { CallTaken, CallTool, ProbedCalls, ProviderMessage, Reply } from '../protocol.ts';
+import type { CallTaken, CallTool, ProbedCalls, ProviderMessage } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import { isCallTaken, isProbedCalls, replyOf } from './heard.ts';
 
+/** Failures of a request after which it is certain that nobody got it. */
+const UNTAKEN: readonly string[] = ['NO_RESPONDERS', 'DISCONNECTED', 'BAD_SUBJECT'];
 /** Longest wait for a provider to take a call on, in ms. */
 const TAKE_MS = 1_000;
 /**
@@ -90,9 +93,11 @@ export class ToolCalls {
     if (message === undefined) return; // P1
     const call = this.#open(execution, index);
     try {
-      const taken = (await bus.request(subjectOf(message), message, {
-        timeoutMs: TAKE_MS,
-      })) as Reply<CallTaken>;
+      const subject = subjectOf(message);
+      const body = await bus.request(subject, message, { timeoutMs: TAKE_MS });
+      const taken = replyOf<CallTaken>(body, isCallTaken);
+      // Somebody has it, and nobody knows who.
+      if (taken === undefined) throw new BusError('TIMEOUT', subject, 'no answer to a call');
       if (call.cancelled && taken.ok) return this.#tellCancelled(call, taken.value.provider);
       if (!this.#current(call)) return;
       if (taken.ok) {
@@ -108,9 +113,8 @@ export class ToolCalls {
     } catch (error) {
       if (!this.#current(call)) return;
       const code = error instanceof BusError ? error.code : 'TIMEOUT';
-      if (code === 'TIMEOUT') return this.locate(execution, index);
-      this.#calls.delete(call.key);
       if (code === 'PAYLOAD_TOO_LARGE') {
+        this.#calls.delete(call.key);
         const end = {
           ok: false as const,
           code: 'SERIALIZATION_ERROR',
@@ -118,21 +122,29 @@ export class ToolCalls {
         };
         return onEnded(execution, index, { t: 'ended', key: call.key, provider: '', end, durationMs: 0 });
       }
+      if (!UNTAKEN.includes(code)) return this.locate(execution, index); // Somebody may have it.
+      this.#calls.delete(call.key);
       onUnprovided(execution, index);
     }
   }
 
   /** Ask every provider for it; nobody's call is lost (P3). */
   locate(execution: string, index: number): void {
-    this.#seek(this.#open(execution, index), LOCATE_TIMES);
+    void this.#seek(this.#open(execution, index), LOCATE_TIMES);
   }
 
-  #seek(call: Call, times: number): void {
-    const { clock, subjects, onLost } = this.#options;
+  async #seek(call: Call, times: number): Promise<void> {
+    const { bus, clock, subjects, onLost } = this.#options;
+    const reached = await bus.flush().then(
+      () => true,
+      () => false,
+    );
+    if (!this.#current(call) || call.provider !== undefined) return;
     this.#publish(subjects.providerProbe, { t: 'probe', keys: [call.key] });
     clock.after(LOCATE_MS, () => {
       if (!this.#current(call) || call.provider !== undefined) return;
-      if (times > 1) return this.#seek(call, times - 1);
+      const left = reached ? times - 1 : times; // P3
+      if (left > 0) return void this.#seek(call, left);
       this.#calls.delete(call.key);
       onLost(call.execution, call.index);
     });
@@ -211,16 +223,16 @@ export class ToolCalls {
     call.checking = true;
     let missing = false;
     try {
-      const reply = (await bus.request(
-        subjects.providerCmd(provider),
-        { t: 'probe', keys: [call.key] },
-        { timeoutMs: TAKE_MS },
-      )) as Reply<ProbedCalls>;
+      const subject = subjects.providerCmd(provider);
+      const body = await bus.request(subject, { t: 'probe', keys: [call.key] }, { timeoutMs: TAKE_MS });
+      const reply = replyOf<ProbedCalls>(body, isProbedCalls);
+      if (reply === undefined) throw new BusError('TIMEOUT', subject, 'no answer to a probe');
       call.silent = 0;
       missing = reply.ok && reply.value.missing.includes(call.key);
     } catch (error) {
-      call.silent++;
-      missing = (error instanceof BusError && error.code === 'NO_RESPONDERS') || call.silent >= SILENT_CHECKS;
+      const code = error instanceof BusError ? error.code : undefined;
+      if (code === 'TIMEOUT') call.silent++; // P3
+      missing = code === 'NO_RESPONDERS' || call.silent >= SILENT_CHECKS;
     }
     call.checking = false;
     if (!missing || !this.#current(call)) return;

@@ -6,6 +6,7 @@
  */
 import type { Clock } from '../clock.ts';
 import { Incarnations } from './incarnations.ts';
+import { Roles } from './roles.ts';
 import { Sessions } from './sessions.ts';
 import {
   type AcquireReply,
@@ -15,6 +16,7 @@ import {
   type CreateReply,
   type Creation,
   type EventPage,
+  type SessionPage,
   type SessionRecord,
   type Store,
   StoreError,
@@ -32,6 +34,7 @@ export interface MemoryStoreOptions {
 /** What the handles of one store share. */
 interface Core {
   readonly incarnations: Incarnations;
+  readonly roles: Roles;
   readonly sessions: Sessions;
 }
 
@@ -100,9 +103,21 @@ class Handle implements Store {
     return this.#use('dueWakes').sessions.dueWakes(now, limit);
   }
 
+  async list(cursor: string, limit: number): Promise<SessionPage> {
+    return this.#use('list').sessions.list(cursor, limit);
+  }
+
   async cleanIndexes(_session: string): Promise<void> {
     // These indexes hold nothing that is wrong.
     this.#use('cleanIndexes');
+  }
+
+  async holdRole(role: string, holder: string, ttlMs: number): Promise<boolean> {
+    return this.#use('holdRole').roles.hold(role, holder, ttlMs);
+  }
+
+  async releaseRole(role: string, holder: string): Promise<void> {
+    this.#use('releaseRole').roles.release(role, holder);
   }
 
   async close(): Promise<void> {
@@ -121,7 +136,7 @@ export class MemoryStore extends Handle {
 
   constructor({ clock, maxEvents = DEFAULT_MAX_EVENTS }: MemoryStoreOptions) {
     const incarnations = new Incarnations(clock);
-    const core = { incarnations, sessions: new Sessions(incarnations, maxEvents) };
+    const core = { incarnations, roles: new Roles(clock), sessions: new Sessions(incarnations, maxEvents) };
     super(core);
     this.#core = core;
   }

@@ -15,6 +15,7 @@ import type {
   CreateReply,
   Creation,
   EventPage,
+  SessionPage,
   SessionRecord,
 } from './store.ts';
 import { Wakes } from './wakes.ts';
@@ -126,6 +127,16 @@ export class Sessions {
     const { log } = row;
     if (log === undefined) return { events: [], firstSeq: 1, seq: 0 };
     return { events: log.read(fromSeq, limit), firstSeq: log.firstSeq, seq: log.seq };
+  }
+
+  /** S12. The cursor is the last session of the page before: names are listed in their order. */
+  list(cursor: string, limit: number): SessionPage {
+    checkInteger('limit', limit, 1);
+    const sessions = [...this.#rows.keys()]
+      .filter((session) => session > cursor)
+      .toSorted()
+      .slice(0, limit);
+    return { sessions, cursor: sessions.length < limit ? '' : (sessions.at(-1) ?? '') };
   }
 
   workOf(owner: string | undefined, limit: number): readonly string[] {

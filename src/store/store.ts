@@ -23,8 +23,12 @@
  *  S9  A call whose outcome is not known (a cut connection) MUST reject with {@link StoreError} UNKNOWN: the write
  *      may have happened, and the same operation id settles it. UNAVAILABLE means that it certainly did not.
  *  S10 Deleting MUST take away everything of the session, index entries included.
+ *  S11 A role MUST have at most one holder at a time: granted to another only when its time is over by the store's
+ *      own clock, or it was given up, judged in the same step as the grant. Else two brokers would scale one pool.
+ *  S12 A session that exists while all pages are listed MUST be on at least one. Else an operator would not find it.
  *
- * Texts are opaque to the store. Session, execution and incarnation ids are `[A-Za-z0-9_-]{1,64}`.
+ * Texts are opaque to the store. Ids of sessions, executions and incarnations, roles and their
+ * holders are `[A-Za-z0-9_-]{1,64}`.
  */
 
 /** Everything that may be written for a session in one step. */
@@ -146,6 +150,11 @@ export interface EventPage {
   readonly seq: number;
 }
 
+export interface SessionPage {
+  readonly sessions: readonly string[];
+  readonly cursor: string;
+}
+
 /** Operations remembered per session, the latest. An owner has one write under way at a time. */
 export const REMEMBERED_OPERATIONS = 8;
 
@@ -181,8 +190,18 @@ export interface Store {
   workOf(owner: string | undefined, limit: number): Promise<readonly string[]>;
   /** Sessions whose wake is due at `now`, the earliest first. A superset (S7). */
   dueWakes(now: number, limit: number): Promise<readonly string[]>;
+  /** Sessions there are, a page at a time: one that exists all the while is on some page, and may be on two (S12). `cursor` '' begins; '' in the answer: this was the last page. */
+  list(cursor: string, limit: number): Promise<SessionPage>;
   /** Index entries that turned out to be wrong: they are checked against the record and removed if they are. */
   cleanIndexes(session: string): Promise<void>;
+
+  /**
+   * Have a role of which there is one in the namespace, for `ttlMs` from now by the store's clock: whoever has it has
+   * it renewed, and one that nobody has is granted to whoever asks. Answers false while another has it (S11).
+   */
+  holdRole(role: string, holder: string, ttlMs: number): Promise<boolean>;
+  /** Give it up now, for another to have. Nothing happens if `holder` does not have it. */
+  releaseRole(role: string, holder: string): Promise<void>;
 
   close(): Promise<void>;
 }

@@ -20,12 +20,20 @@ export function callOf(body: object): CallTool | undefined {
 
 /** The command that a body is, or undefined. */
 export function providerCommandOf(body: object): ProviderCommand | undefined {
-  const { t, key, keys } = body as { readonly t?: unknown; readonly key?: unknown; readonly keys?: unknown };
-  const wellFormed =
-    t === 'cancel'
-      ? typeof key === 'string'
-      : (t === 'ack' || t === 'probe') &&
-        Array.isArray(keys) &&
-        keys.every((each) => typeof each === 'string');
-  return wellFormed ? (body as ProviderCommand) : undefined;
+  const { t, key, keys, page } = body as { readonly [name in 't' | 'key' | 'keys' | 'page']?: unknown };
+  return isWellFormed() ? (body as ProviderCommand) : undefined;
+
+  function isWellFormed(): boolean {
+    switch (t) {
+      case 'cancel':
+        return typeof key === 'string';
+      case 'ack':
+      case 'probe':
+        return Array.isArray(keys) && keys.every((each) => typeof each === 'string');
+      case 'tools':
+        return Number.isSafeInteger(page);
+      default:
+        return t === 'advertise';
+    }
+  }
 }

@@ -56,7 +56,10 @@ export function toolDeclarations(tools: readonly Tool[]): string {
 }
 
 /** One side of a schema as JSON Schema, or undefined where its library cannot say it. */
-function jsonSchema(schema: StandardSchemaV1 | undefined, side: 'input' | 'output'): unknown {
+export function jsonSchema(
+  schema: StandardSchemaV1 | undefined,
+  side: 'input' | 'output',
+): Record<string, unknown> | undefined {
   try {
     return schema?.['~standard'].jsonSchema?.[side]({ target: 'draft-2020-12' });
   } catch {

@@ -111,7 +111,7 @@ export interface ToolDefinition<I extends StandardSchemaV1, O extends StandardSc
   readonly output?: O | undefined;
   /** Default `unsafe`. */
   readonly effect?: ToolEffect | undefined;
-  /** Longest time for one call, asynchronous validation included, in ms. Default: as long as the execution may last; 1 to 3,600,000. At the limit the call fails as TIMEOUT and `ctx.signal` is aborted. */
+  /** Longest time for one call, asynchronous validation included, in ms. Default: as long as the execution may last; 1 to 3,600,000. At the limit the call fails as TOOL_TIMEOUT and `ctx.signal` is aborted. */
   readonly timeoutMs?: number | undefined;
   /** Does the work. What it returns becomes JSON; what it throws becomes an error in the script, by name and message alone. */
   readonly handler: (args: SchemaOutput<I>, ctx: ToolContext) => SchemaInput<O> | PromiseLike<SchemaInput<O>>;

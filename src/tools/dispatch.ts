@@ -15,7 +15,7 @@ export type ToolErrorCode =
   | 'TOOL_ERROR'
   | 'INVALID_ARGUMENT'
   | 'SERIALIZATION_ERROR'
-  | 'TIMEOUT'
+  | 'TOOL_TIMEOUT'
   | 'CANCELLED';
 
 /** A call's end, as data. `json` is the result's text, or `''` where there is no value (undefined). */
@@ -61,7 +61,7 @@ const MAX_PATH_CHARS = 200;
  * - TOOL_ERROR: the handler threw, or the output schema refused its result.
  * - SERIALIZATION_ERROR: a payload is over `maxPayloadBytes` (if it is the arguments, the handler did not run)
  *   or the result cannot be written as JSON.
- * - TIMEOUT, CANCELLED: settled at once, even if the handler ignores `ctx.signal`; its late end is dropped.
+ * - TOOL_TIMEOUT, CANCELLED: settled at once, even if the handler ignores `ctx.signal`; its late end is dropped.
  */
 export function callTool(
   tool: ResolvedTool,
@@ -83,7 +83,7 @@ export function callTool(
   return reply instanceof Promise ? bounded(state, reply, options, controller) : Promise.resolve(reply);
 }
 
-/** The reply, or TIMEOUT, or CANCELLED, whichever comes first. `reply` itself never rejects. */
+/** The reply, or TOOL_TIMEOUT, or CANCELLED, whichever comes first. `reply` itself never rejects. */
 function bounded(
   call: Call,
   reply: Promise<ToolReply>,
@@ -109,7 +109,7 @@ function bounded(
     if (tool.timeoutMs !== undefined) {
       callOff = after(tool.timeoutMs, () => {
         const message = `tool "${tool.name}" gave no answer within ${tool.timeoutMs} ms`;
-        settle(failure('TIMEOUT', message));
+        settle(failure('TOOL_TIMEOUT', message));
         controller?.abort(new DOMException(message, 'TimeoutError'));
       });
     }

@@ -7,14 +7,25 @@
  *  T1  A key runs at most once at a time, and never again here once an end of it was acknowledged that says what it did.
  *  T2  An end is told again until it is acknowledged, for `keepMs` at most.
  *  T3  What was refused did not run.
- *  T4  There is one timer, and only while an end is unacknowledged (tools' own time limits aside).
+ *  T4  There is one timer beside that of its heartbeat, and only while an end is unacknowledged (tools' own time
+ *      limits aside).
  */
 import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { CallEnd, CallTaken, CallTool, ProbedCalls, ProviderMessage, ReplyError } from '../protocol.ts';
+import type {
+  CallEnd,
+  CallTaken,
+  CallTool,
+  ProbedCalls,
+  ProviderHeartbeat,
+  ProviderMessage,
+  ReplyError,
+  ToolPage,
+} from '../protocol.ts';
 import { answer, refusal, refuse } from '../replies.ts';
 import { PROVIDERS, type Subjects } from '../subjects.ts';
 import { Tombstones } from '../tombstones.ts';
+import { Announcer } from './announcer.ts';
 import { callOf, providerCommandOf } from './commands.ts';
 import { callTool, type ToolCall, type ToolCallOptions } from './dispatch.ts';
 import { Ends, type Told } from './ends.ts';
@@ -62,6 +73,7 @@ export class ToolProvider {
   readonly #ends: Ends;
   /** Keys of calls that were acknowledged. */
   readonly #done: Tombstones;
+  readonly #announcer: Announcer;
   #phase: 'new' | 'open' | 'draining' | 'closed' = 'new';
   #tools: Subscription[] = [];
   #commands: Subscription[] = [];
@@ -81,6 +93,7 @@ export class ToolProvider {
     this.#maxRunning = maxRunning;
     this.#ends = new Ends(keepMs);
     this.#done = new Tombstones(clock, TOMBSTONE_MS);
+    this.#announcer = new Announcer({ id, bus, clock, subjects, registry });
   }
 
   /** Calls whose handlers run. */
@@ -108,6 +121,8 @@ export class ToolProvider {
       }),
     );
     await this.#bus.flush();
+    // Who hears of it can call it.
+    if (this.#phase === 'open') this.#announcer.start();
   }
 
   /**
@@ -121,6 +136,7 @@ export class ToolProvider {
     if (this.#phase !== 'open') resolve();
     else {
       this.#phase = 'draining';
+      this.#announcer.drain();
       for (const subscription of this.#tools) void subscription.drain().catch(() => {});
       this.#cancelGrace = this.#clock.after(graceMs, resolve, true);
       this.#noteGone();
@@ -134,6 +150,7 @@ export class ToolProvider {
     this.#phase = 'closed';
     for (const subscription of [...this.#tools, ...this.#commands]) subscription.unsubscribe();
     this.#cancelSweep?.();
+    this.#announcer.stop();
     const running = [...this.#running.values()];
     this.#running.clear();
     this.#ends.clear();
@@ -240,7 +257,13 @@ export class ToolProvider {
       case 'probe': {
         const missing = command.keys.filter((key) => !this.#found(key));
         answer<ProbedCalls>(message, 0, { missing });
+        return;
       }
+      case 'advertise':
+        answer<ProviderHeartbeat>(message, 0, this.#announcer.beat());
+        return;
+      case 'tools':
+        answer<ToolPage>(message, 0, this.#announcer.page(command.page));
     }
   }
 

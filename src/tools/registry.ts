@@ -22,8 +22,8 @@ export interface ToolRegistryOptions {
   readonly toolHandler?: ToolHandler | undefined;
 }
 
-/** A tool as a call needs it. */
-export type ResolvedTool = Omit<Tool, 'description'>;
+/** A tool as a call needs it. One that a `toolHandler` serves has no description. */
+export type ResolvedTool = Omit<Tool, 'description'> & Partial<Pick<Tool, 'description'>>;
 
 /** The tools of one host. */
 export interface ToolRegistry {

@@ -1,5 +1,5 @@
 /**
- * What every store owes (S1 to S10 of `src/store/store.ts`), as tests that know nothing but the port.
+ * What every store owes (S1 to S11 of `src/store/store.ts`), as tests that know nothing but the port.
  *
  * They run in real time against whatever is behind the factory. No test relies on how soon a lease ends: it is
  * given a short one and waits for the fact, and whatever must not end meanwhile has a long one. Where the port
@@ -14,8 +14,10 @@ import { fencing, operations } from './store/fencing.ts';
 import { wakeIndex, workIndex } from './store/indexes.ts';
 import { type OpenStore, Room, type Test } from './store/kit.ts';
 import { epochs, incarnations } from './store/leases.ts';
+import { listing } from './store/listing.ts';
 import { followsTheModel } from './store/model.ts';
 import { acquiring, creating, releasing } from './store/ownership.ts';
+import { roles } from './store/roles.ts';
 
 export type { OpenStore } from './store/kit.ts';
 
@@ -36,6 +38,7 @@ export function storeContract(name: string, open: () => Promise<OpenStore>): voi
     const inRoom: Test = (claim, act) =>
       it(claim, () => (room === undefined ? expect.fail('the store is not open') : act(room)));
     describe('incarnations', () => incarnations(inRoom));
+    describe('roles', () => roles(inRoom));
     describe('creating', () => creating(inRoom));
     describe('acquiring', () => acquiring(inRoom));
     describe('epochs', () => epochs(inRoom));
@@ -48,6 +51,7 @@ export function storeContract(name: string, open: () => Promise<OpenStore>): voi
     describe('the work index', () => workIndex(inRoom));
     describe('the wake index', () => wakeIndex(inRoom));
     describe('deleting', () => deleting(inRoom));
+    describe('listing', () => listing(inRoom));
     describe('texts', () => texts(inRoom));
     describe('misuse', () => misuse(inRoom));
     describe('closing a handle', () => closing(inRoom));

@@ -110,7 +110,12 @@ describe('enclave rerun', () => {
     });
   });
 
-  it.each([[[]], [['rerun']], [['walk', 'x']]])('shows its usage for %j', async (args) => {
-    expect(await enclave(...args)).toMatchObject({ code: 2, err: expect.stringMatching(/^usage: /) });
+  it.each([
+    [[], /Usage: enclave/],
+    [['rerun'], /missing required argument 'journal'[\s\S]*--help/],
+    [['walk', 'x'], /unknown command 'walk'[\s\S]*--help/],
+    [['runtime', '--pool-size', 'two'], /--pool-size: must be a whole number/],
+  ] as const)('says what it did not understand in %j', async (args, said) => {
+    expect(await enclave(...args)).toMatchObject({ code: 2, err: expect.stringMatching(said) });
   });
 });

@@ -132,6 +132,7 @@ describe('a tool call that fails', () => {
         callIndex: 0,
         name: 'fail',
         outcome: 'failed',
+        code: 'TOOL_ERROR',
         durationMs: expect.any(Number),
       },
     ]);

@@ -152,7 +152,7 @@ describe('a call that fails', () => {
       'callTool("constructor")',
       ['UnknownToolError', expect.anything()],
     ],
-    ['it takes too long', 'callTool("slow")', ['ToolError', expect.stringMatching(/50/)]],
+    ['it takes too long', 'callTool("slow")', ['ToolTimeoutError', expect.stringMatching(/50/)]],
     [
       'its arguments are not what its schema wants',
       'callTool("typed", { n: 1.5, on: 0 })',
@@ -178,14 +178,14 @@ describe('a call that fails', () => {
 
   it.each([
     ['callTool("fail")', 'TOOL_ERROR'],
-    ['callTool("slow")', 'TOOL_ERROR'],
+    ['callTool("slow")', 'TOOL_TIMEOUT'],
     ['callTool("nothing")', 'UNKNOWN_TOOL'],
     ['callTool("typed", {})', 'INVALID_ARGUMENT'],
     ['callTool("odd")', 'SERIALIZATION_ERROR'],
   ])('ends a script that does not catch it: %s', async (call, code) => {
     const { result } = await run(`await ${call}`);
     expect(errorIn(result)).toMatchObject({ code, outcome: 'completed', retryable: false });
-    expect(result.toolCalls.map(({ outcome }) => outcome)).toEqual(['failed']);
+    expect(result.toolCalls.map(({ outcome, code: of }) => [outcome, of])).toEqual([['failed', code]]);
     expect(result.stats.attempts).toBe(1);
   });
 
@@ -211,17 +211,39 @@ describe('the list of tools of a session', () => {
       undefined,
       { tools: ['users:get'] },
     );
-    expect(valueIn(result)).toEqual(['ok', 'ok', 'UnknownToolError', 'UnknownToolError']);
+    expect(valueIn(result)).toEqual(['ok', 'ok', 'ToolNotAllowedError', 'ToolNotAllowedError']);
     expect(calls.map(({ name }) => name)).toEqual(['users:get', 'users:get']);
     await session.migrate(); // The list goes with it.
-    expect(errorIn(await session.execute('await callTool("fail")').result).code).toBe('UNKNOWN_TOOL');
+    expect(errorIn(await session.execute('await callTool("fail")').result).code).toBe('TOOL_NOT_ALLOWED');
     await session.hibernate();
-    expect(errorIn(await session.execute('await callTool("fail")').result).code).toBe('UNKNOWN_TOOL');
+    expect(errorIn(await session.execute('await callTool("fail")').result).code).toBe('TOOL_NOT_ALLOWED');
+  });
+
+  it('may name tools that nobody offers yet', async () => {
+    const { result } = await run('return await callTool("users.get", 1)', undefined, {
+      tools: ['to.come', 'users:get'],
+    });
+    expect(valueIn(result)).toBe(1);
+    const later = await run('await callTool("to:come")', undefined, { tools: ['to.come'] });
+    expect(errorIn(later.result).code).toBe('UNKNOWN_TOOL');
+  });
+
+  it('does not tell which other tools there are', async () => {
+    const { result } = await run(
+      `const ends = [];
+       for (const name of ['fail', 'nothing.here'])
+         try { await callTool(name) } catch (error) { ends.push([error.name, error.message.replace(name, '')]) }
+       return ends`,
+      undefined,
+      { tools: ['users:get'] },
+    );
+    const [one, other] = valueIn(result) as readonly unknown[];
+    expect(one).toEqual(other);
   });
 
   it('may be empty', async () => {
     const { result } = await run('await callTool("users.get")', undefined, { tools: [] });
-    expect(errorIn(result).code).toBe('UNKNOWN_TOOL');
+    expect(errorIn(result).code).toBe('TOOL_NOT_ALLOWED');
     expect(calls).toEqual([]);
   });
 });

@@ -257,7 +257,7 @@ describe('a worker that a script kills', () => {
     const run = session.execute(`console.log('once'); ${WAIT}`);
     await until(() => gate.waiting === 1, 'the script waits');
     const first = runtimeOf(system, session.id);
-    await system.parts.runtimes.find(({ host }) => host.id === first)?.stop();
+    await system.parts.runtimes.find(({ host }) => host.id === first)?.close();
     gate.open();
     const result = await run.result;
     expect(valueIn(result)).toBe('waited');

@@ -102,7 +102,7 @@ describe('a typed tool', () => {
   it('fails when its own time is up, and the script may go on', async () => {
     const code = 'return await tools.slow().catch((error) => "went on: " + error.message)';
     expect(valueIn(await closed.run(code))).toContain('went on: tool "slow" gave no answer within 30 ms');
-    expect(errorIn(await closed.run('await tools.slow()')).code).toBe('TOOL_ERROR');
+    expect(errorIn(await closed.run('await tools.slow()')).code).toBe('TOOL_TIMEOUT');
   });
 });
 
@@ -168,6 +168,17 @@ describe('parallel calls', () => {
     expect(valueIn(await open.run(code))).toEqual([...Array(50).keys()]);
   });
 
+  it('do not wait for one that was refused', async () => {
+    const code = `const names = ['echo', 'nothing', 'nothing', 'echo'];
+      const ends = await Promise.allSettled(names.map((name, i) => callTool(name, i)));
+      return ends.map(({ status }) => status)`;
+    const result = await open.run(code, {
+      tools: ['echo'],
+      limits: { maxConcurrentToolCalls: 1, timeoutMs: 5_000 },
+    });
+    expect(valueIn(result)).toEqual(['fulfilled', 'rejected', 'rejected', 'fulfilled']);
+  });
+
   it('may be raced', async () => {
     const code = 'return await Promise.race([callTool("slow"), callTool("echo", "first")])';
     expect(valueIn(await open.run(code))).toBe('first');
@@ -181,8 +192,8 @@ describe('an allow-list', () => {
     expect(valueIn(await call('people:greet', ['people.greet']))).toBe('Hello, A!');
     expect(valueIn(await call('people.greet', ['people:greet']))).toBe('Hello, A!');
     handled.length = 0;
-    expect(errorIn(await call('echo', ['people:greet'])).code).toBe('UNKNOWN_TOOL');
-    expect(errorIn(await call('people:greet', [])).code).toBe('UNKNOWN_TOOL');
+    expect(errorIn(await call('echo', ['people:greet'])).code).toBe('TOOL_NOT_ALLOWED');
+    expect(errorIn(await call('people:greet', [])).code).toBe('TOOL_NOT_ALLOWED');
     expect(handled).toEqual([]);
   });
 

@@ -52,7 +52,10 @@ function storeWith(store: Store, replaced: Partial<Store>): Store {
     readEvents: (session, fromSeq, limit) => store.readEvents(session, fromSeq, limit),
     workOf: (owner, limit) => store.workOf(owner, limit),
     dueWakes: (now, limit) => store.dueWakes(now, limit),
+    list: (cursor, limit) => store.list(cursor, limit),
     cleanIndexes: (session) => store.cleanIndexes(session),
+    holdRole: (role, holder, ttlMs) => store.holdRole(role, holder, ttlMs),
+    releaseRole: (role, holder) => store.releaseRole(role, holder),
     close: () => store.close(),
     ...replaced,
   };

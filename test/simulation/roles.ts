@@ -95,7 +95,7 @@ function playBroker(stage: Stage, process: Process, bus: Bus): Role {
     },
     onNotice: (notice) => {
       if (notice.type !== 'error')
-        return note(`${notice.type} ${'session' in notice ? notice.session : notice.reason}`);
+        return note(`${notice.type} ${'session' in notice ? notice.session : JSON.stringify(notice)}`);
       if (!(notice.error instanceof StoreError) && !(notice.error instanceof BusError))
         stage.fail(notice.error);
     },

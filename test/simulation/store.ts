@@ -10,6 +10,7 @@ import {
   type CreateReply,
   type Creation,
   type EventPage,
+  type SessionPage,
   type SessionRecord,
   type Store,
   StoreError,
@@ -140,8 +141,20 @@ export class SimulatedStore implements Store {
     return this.#call('wakes', (store) => store.dueWakes(now, limit));
   }
 
+  list(cursor: string, limit: number): Promise<SessionPage> {
+    return this.#call('list', (store) => store.list(cursor, limit));
+  }
+
   cleanIndexes(session: string): Promise<void> {
     return this.#call(`clean ${session}`, (store) => store.cleanIndexes(session));
+  }
+
+  holdRole(role: string, holder: string, ttlMs: number): Promise<boolean> {
+    return this.#call(`role ${role}`, (store) => store.holdRole(role, holder, ttlMs));
+  }
+
+  releaseRole(role: string, holder: string): Promise<void> {
+    return this.#call(`role ${role}`, (store) => store.releaseRole(role, holder));
   }
 
   close(): Promise<void> {

@@ -18,6 +18,7 @@ import { expect } from 'vitest';
 import { initialTransition, type SnapshotFrom, transition } from 'xstate';
 import type { AttemptEnd } from '../../actors/attempt.ts';
 import type { RuntimeView } from '../../actors/placement.ts';
+import type { Routing } from '../../actors/routing.ts';
 import { hasWork, nextWake, type SessionStateValue, sessionMachine } from '../../actors/session.ts';
 import type {
   Answer,
@@ -82,7 +83,7 @@ export const call = (index: number, over: Partial<Omit<CallItem, 'kind' | 'index
   index,
   name: 'work',
   json: '{}',
-  known: true,
+  refusal: undefined,
   effect: 'unsafe',
   reconcilable: false,
   ...over,
@@ -140,6 +141,8 @@ interface Story {
 export interface DriverOptions {
   readonly settings?: Partial<SessionSettings> | undefined;
   readonly runtimes?: readonly RuntimeView[] | undefined;
+  /** Default: on the runtime with the most room. */
+  readonly routing?: Routing | undefined;
   /** Go on from a snapshot. */
   readonly snapshot?: string | undefined;
 }
@@ -147,6 +150,8 @@ export interface DriverOptions {
 export class SessionDriver {
   now = START;
   runtimes: readonly RuntimeView[];
+  /** How its broker places. */
+  routing: Routing | undefined;
   /** Every event of the session, numbered from 1 by its place. */
   readonly events: StepEvent[] = [];
   readonly #stories = new Map<string, Story>();
@@ -161,7 +166,8 @@ export class SessionDriver {
   readonly #prefix: string;
   #ref = 0;
 
-  constructor({ settings, runtimes, snapshot }: DriverOptions = {}) {
+  constructor({ settings, runtimes, routing, snapshot }: DriverOptions = {}) {
+    this.routing = routing;
     this.#prefix = snapshot === undefined ? 'a' : 'b';
     this.runtimes = runtimes ?? [runtime('r1'), runtime('r2')];
     if (snapshot === undefined) {
@@ -196,7 +202,8 @@ export class SessionDriver {
   // ---- facts ---------------------------------------------------------------------------------------------
 
   tell(event: Told): Output {
-    const around = { now: this.now, fresh: `${this.#prefix}${++this.#fresh}`, runtimes: this.runtimes };
+    const { now, runtimes, routing } = this;
+    const around = { now, fresh: `${this.#prefix}${++this.#fresh}`, runtimes, routing };
     const asked = /^(session\.(migrate|hibernate|close)|execution\.)/.test(event.type);
     const fact = { ...event, ...around, ...(asked ? { ref: ++this.#ref } : {}) } as SessionEvent;
     deepFreeze(this.context); // D1

@@ -31,7 +31,7 @@ describe('a new session', () => {
     const defaults = {
       labels: {},
       tools: undefined,
-      ttlMs: 0,
+      ttlMs: undefined,
       limits: LIMITS,
       isolation: 'context',
       durability: 'session',

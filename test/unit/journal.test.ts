@@ -138,10 +138,24 @@ describe('a journal', () => {
     entries.deliver(unknown, error(4), 150); // It never came to a handler.
     expect(entries.records(200)).toEqual([
       { callId: 'x/0', callIndex: 0, name: 'done', outcome: 'completed', durationMs: 30 },
-      { callId: 'x/2', callIndex: 2, name: 'failed', outcome: 'failed', durationMs: 50 },
-      { callId: 'x/3', callIndex: 3, name: 'running', outcome: 'unknown', durationMs: 90 },
-      { callId: 'x/4', callIndex: 4, name: 'unknown-tool', outcome: 'failed', durationMs: 0 },
-      { callId: 'x/5', callIndex: 5, name: 'queued', outcome: 'not_started', durationMs: 0 },
+      { callId: 'x/2', callIndex: 2, name: 'failed', outcome: 'failed', code: 'TOOL_ERROR', durationMs: 50 },
+      { callId: 'x/3', callIndex: 3, name: 'running', outcome: 'unknown', code: 'CANCELLED', durationMs: 90 },
+      {
+        callId: 'x/4',
+        callIndex: 4,
+        name: 'unknown-tool',
+        outcome: 'failed',
+        code: 'TOOL_ERROR',
+        durationMs: 0,
+      },
+      {
+        callId: 'x/5',
+        callIndex: 5,
+        name: 'queued',
+        outcome: 'not_started',
+        code: 'CANCELLED',
+        durationMs: 0,
+      },
     ]);
   });
 });

@@ -55,6 +55,22 @@ describe('the runtime that is chosen', () => {
     expect(chosen([runtime('r1')], { avoid: 'r1' })).toBe('r1');
   });
 
+  it('by turns is the one that has waited longest for an offer, wherever it ran last', () => {
+    const runtimes = [
+      runtime('r1', { turn: 3, free: 9 }),
+      runtime('r2', { turn: 1, free: 1 }),
+      runtime('r3', { turn: 2 }),
+    ];
+    expect(chosen(runtimes, { by: 'turns', prefer: 'r1' })).toBe('r2');
+    expect(chosen(runtimes, { by: 'turns', avoid: 'r2' })).toBe('r3');
+    expect(chosen([...runtimes, runtime('r4')], { by: 'turns' })).toBe('r4');
+    expect(chosen(runtimes)).toBe('r1');
+  });
+
+  it('by turns has the most room of those that had none yet', () => {
+    expect(chosen([runtime('r1', { free: 1 }), runtime('r2', { free: 3 })], { by: 'turns' })).toBe('r2');
+  });
+
   it.each(['engine', 'prelude', 'stripper'] as const)('has the same %s as what is replayed', (part) => {
     const other = { ...VERSIONS, [part]: 'other' };
     expect(sameVersions(other, VERSIONS)).toBe(false);
@@ -83,6 +99,7 @@ describe('among any runtimes', () => {
       free: fc.integer({ min: -2, max: 4 }),
       draining: fc.boolean(),
       versions: anyVersions,
+      turn: fc.option(fc.integer({ min: 1, max: 5 }), { nil: undefined }),
     }),
     { selector: ({ id }) => id },
   );
@@ -91,6 +108,7 @@ describe('among any runtimes', () => {
     versions: anyVersions,
     prefer: fc.option(anyId, { nil: undefined }),
     avoid: fc.option(anyId, { nil: undefined }),
+    by: fc.constantFrom('room' as const, 'turns' as const),
   });
 
   const suits = (one: RuntimeView, wanted: Wanted): boolean =>
@@ -109,8 +127,10 @@ describe('among any runtimes', () => {
         expect(best === undefined).toBe(fitting.length === 0);
         if (best === undefined) return;
         expect(fitting).toContain(best);
+        const second = (one: RuntimeView | undefined): unknown =>
+          wanted.by === 'turns' ? (one?.turn ?? 0) : one?.id !== wanted.prefer;
         const rank = (one: RuntimeView | undefined): string =>
-          `${one?.id === wanted.avoid} ${one?.id !== wanted.prefer}`;
+          `${one?.id === wanted.avoid} ${String(second(one))}`;
         expect([rank(best)]).toEqual(fitting.map(rank).toSorted().slice(0, 1));
         const equals = fitting.filter((one) => rank(one) === rank(best));
         expect(best.free).toBe(Math.max(...equals.map(({ free }) => free)));
@@ -119,5 +139,61 @@ describe('among any runtimes', () => {
       }),
       { numRuns: 2_000 },
     );
+  });
+
+  /** Offers made one after the other, as a broker counts them. */
+  function offers(runtimes: readonly RuntimeView[], count: number): Map<string, number> {
+    let views = runtimes;
+    const got = new Map(runtimes.map(({ id }) => [id, 0]));
+    for (let turn = 1; turn <= count; turn++) {
+      const best = choose(views, { ...ANY, by: 'turns', prefer: 'r0' });
+      if (best === undefined) break;
+      got.set(best.id, (got.get(best.id) ?? 0) + 1);
+      views = views.map((one) => (one === best ? { ...one, turn, free: one.free - 1 } : one));
+    }
+    return got;
+  }
+
+  it('turns are even: nobody with room is two offers behind another', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ free: fc.integer({ min: 0, max: 6 }), draining: fc.boolean() }), {
+          maxLength: 6,
+        }),
+        fc.nat(40),
+        (rooms, count) => {
+          const runtimes = rooms.map((room, index) => runtime(`r${index}`, room));
+          const got = offers(runtimes, count);
+          const most = Math.max(0, ...got.values());
+          const places = rooms.reduce((sum, { free, draining }) => sum + (draining ? 0 : free), 0);
+          expect([...got.values()].reduce((sum, each) => sum + each, 0)).toBe(Math.min(count, places));
+          for (const { id, free, draining } of runtimes) {
+            const mine = got.get(id) ?? 0;
+            expect(mine).toBeLessThanOrEqual(draining ? 0 : free);
+            if (!draining && mine < free) expect(mine).toBeGreaterThanOrEqual(most - 1);
+          }
+        },
+      ),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it('turns stay even between two that fit the same, whatever a third one fits', () => {
+    let views = [
+      runtime('a', { labels: { zone: '1' }, free: 1_000 }),
+      runtime('b', { labels: { zone: '1' }, free: 1_000 }),
+      runtime('c', { labels: { zone: '2' }, free: 1_000 }),
+    ];
+    const got: Record<string, number> = { a: 0, b: 0, c: 0 };
+    for (let turn = 1; turn <= 300; turn++) {
+      const labels: Record<string, string> = turn % 2 === 0 ? { zone: '1' } : {};
+      const best = choose(views, { ...ANY, labels, by: 'turns' });
+      if (best === undefined) expect.fail('none was chosen');
+      got[best.id] = (got[best.id] ?? 0) + 1;
+      views = views.map((one) => (one.id === best.id ? { ...one, turn } : one));
+    }
+    const { a = 0, b = 0, c = 0 } = got;
+    expect(Math.abs(a - b)).toBeLessThanOrEqual(1);
+    expect([a + b + c, c > 50]).toEqual([300, true]);
   });
 });

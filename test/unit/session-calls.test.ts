@@ -52,13 +52,44 @@ describe('a call', () => {
     ]);
   });
 
-  it('of a tool that nobody knows is answered at once and never dispatched', () => {
-    const session = calling({ known: false });
-    expect(session.deliveries('e1')).toEqual([[0, 'UNKNOWN_TOOL']]);
+  it.each([
+    ['nobody knows', 'UNKNOWN_TOOL'],
+    ['the script may not call', 'TOOL_NOT_ALLOWED'],
+  ] as const)('of a tool that %s is answered at once and never dispatched', (_why, refusal) => {
+    const session = calling({ refusal });
+    expect(session.deliveries('e1')).toEqual([[0, refusal]]);
     expect(session.effects('deliver')).toHaveLength(1);
     expect([...session.effects('call'), ...session.out.early]).toEqual([]);
     session.report('e1', { items: [applied(0)], end: returned() });
-    expect(session.records('e1')).toMatchObject([{ outcome: 'failed' }]);
+    expect(session.records('e1')).toMatchObject([{ outcome: 'failed', code: refusal }]);
+  });
+
+  it.each([
+    ['TOOL_TIMEOUT', 'TOOL_TIMEOUT'],
+    ['INVALID_ARGUMENT', 'INVALID_ARGUMENT'],
+    ['OUTCOME_UNKNOWN', 'OUTCOME_UNKNOWN'],
+    ['SOMETHING_ELSE', 'TOOL_ERROR'],
+    ['EXECUTION_TIMEOUT', 'TOOL_ERROR'],
+  ])('that its provider says failed as %s is a %s to the script', (code, told) => {
+    const session = calling({});
+    session.endCall('e1', 0, { ok: false, code, message: 'no' });
+    expect(session.deliveries('e1')).toEqual([[0, told]]);
+  });
+
+  it('that is open when its execution ends is told to have been cancelled, started or not', () => {
+    const session = callingAtMost(1, {}, {});
+    session.cancel('e1');
+    expect(session.records('e1')).toMatchObject([
+      { outcome: 'unknown', code: 'CANCELLED' },
+      { outcome: 'not_started', code: 'CANCELLED' },
+    ]);
+  });
+
+  it('that succeeded has no code', () => {
+    const session = calling({});
+    session.endCall('e1', 0, value('1'));
+    session.report('e1', { items: [applied(0)], end: returned() });
+    expect(session.records('e1')[0]).not.toHaveProperty('code');
   });
 
   it('is handed its result after the commit, and the script is told to have it', () => {
@@ -144,7 +175,7 @@ describe('maxConcurrentToolCalls', () => {
   });
 
   it('passes over what nobody can run', () => {
-    const session = callingAtMost(1, { known: false }, {});
+    const session = callingAtMost(1, { refusal: 'UNKNOWN_TOOL' }, {});
     expect(dispatched(session)).toEqual([1]);
   });
 
@@ -262,7 +293,7 @@ describe('a lost call of an unsafe tool that can be asked', () => {
 });
 
 describe('a call whose tool nobody offers just now', () => {
-  it('is tried again, and ends as TOOL_ERROR after providerTimeoutMs', () => {
+  it('is tried again, and ends as TOOL_UNAVAILABLE after providerTimeoutMs', () => {
     const session = calling({});
     let tries = 0;
     while (session.deliveries('e1').length === 0 && tries < 100) {
@@ -277,7 +308,7 @@ describe('a call whose tool nobody offers just now', () => {
       tries++;
     }
     expect(tries).toBe(40);
-    expect(session.deliveries('e1')).toEqual([[0, 'TOOL_ERROR']]);
+    expect(session.deliveries('e1')).toEqual([[0, 'TOOL_UNAVAILABLE']]);
     expect(session.execution('e1').doubt).toBe(false);
   });
 
@@ -376,8 +407,8 @@ describe('calls that were not awaited when the script returned', () => {
     session.report('e1', { end: returned() });
     expect(session.ended('e1')?.end).toEqual({ ok: true, json: '1' });
     expect(session.records('e1')).toEqual([
-      { callId: 'e1/0', callIndex: 0, name: 'work', outcome: 'unknown', durationMs: 30 },
-      { callId: 'e1/1', callIndex: 1, name: 'work', outcome: 'not_started', durationMs: 0 },
+      { callId: 'e1/0', callIndex: 0, name: 'work', outcome: 'unknown', code: 'CANCELLED', durationMs: 30 },
+      { callId: 'e1/1', callIndex: 1, name: 'work', outcome: 'not_started', code: 'CANCELLED', durationMs: 0 },
     ]);
     expect(session.effects('cancelCall').map(({ index }) => index)).toEqual([0]);
   });

@@ -340,7 +340,7 @@ function something(index: number, seed: number): ReportedItem {
     name: `tool${seed % 2}`,
     json: `{"n":${seed}}`,
     effect: choice(EFFECTS, seed) ?? 'unsafe',
-    known: seed % 7 !== 1,
+    refusal: seed % 7 === 1 ? 'UNKNOWN_TOOL' : seed % 7 === 2 ? 'TOOL_NOT_ALLOWED' : undefined,
     reconcilable: seed % 2 === 0,
   });
 }

@@ -292,7 +292,7 @@ describe('time', () => {
     await vi.advanceTimersByTimeAsync(1);
     expect(await reply).toEqual({
       ok: false,
-      code: 'TIMEOUT',
+      code: 'TOOL_TIMEOUT',
       name: 'EnclaveError',
       message: 'tool "users:get" gave no answer within 50 ms',
     });
@@ -322,7 +322,7 @@ describe('time', () => {
     const slow = { name: 'a', output: schema(validate), timeoutMs: 5, handler: () => gate.promise.then(end) };
     const reply = send(defineTool(slow));
     await vi.advanceTimersByTimeAsync(5);
-    expect(await reply).toMatchObject({ code: 'TIMEOUT' });
+    expect(await reply).toMatchObject({ code: 'TOOL_TIMEOUT' });
     gate.resolve();
     vi.useRealTimers();
     // Node reports unhandled rejections when the microtasks of a turn have run.
@@ -339,7 +339,7 @@ describe('time', () => {
     const input = schema(async (value) => gate.promise.then(() => ({ value })));
     const reply = send(defineTool({ name: 'a', input, timeoutMs: 5, handler }), '1');
     await vi.advanceTimersByTimeAsync(5);
-    expect(await reply).toMatchObject({ code: 'TIMEOUT' });
+    expect(await reply).toMatchObject({ code: 'TOOL_TIMEOUT' });
     gate.resolve();
     await vi.advanceTimersByTimeAsync(0);
     expect(handler).not.toHaveBeenCalled();

@@ -10,6 +10,8 @@ import { createToolRegistry } from '../../src/tools/registry.ts';
 import { VirtualClock } from '../support/clock.ts';
 
 const subjects = subjectsOf('test');
+/** Its timer. */
+const HEARTBEAT = 1;
 const FORGOTTEN = { ok: false, error: { code: 'OUTCOME_UNKNOWN', retryable: false, outcome: 'unknown' } };
 const TAKEN = { ok: true, value: { provider: 'p1' }, epoch: 3 };
 
@@ -151,14 +153,14 @@ describe('a call', () => {
     expect(ends()).toEqual([{ ok: false, code, message: expect.stringMatching(message) }]);
   });
 
-  it('ends as TIMEOUT when the time of the tool is over, by the clock', async () => {
+  it('ends as TOOL_TIMEOUT when the time of the tool is over, by the clock', async () => {
     const { tool, calls } = slowTool({ timeoutMs: 200 });
     const { ask, ends, clock, provider } = await setUp([tool]);
     await ask();
     await clock.advance(199);
     expect(ends()).toEqual([]);
     await clock.advance(1);
-    expect(ends()).toMatchObject([{ ok: false, code: 'TIMEOUT' }]);
+    expect(ends()).toMatchObject([{ ok: false, code: 'TOOL_TIMEOUT' }]);
     expect(calls[0]?.ctx.signal.aborted).toBe(true);
     calls[0]?.end('late');
     await clock.settle();
@@ -174,7 +176,7 @@ describe('a call', () => {
     await clock.settle();
     await ack('s1/x1/0');
     await clock.advance(1_000);
-    expect(clock.timers).toBe(0);
+    expect(clock.timers).toBe(HEARTBEAT);
   });
 
   it('that comes twice while it runs is taken twice and runs once', async () => {
@@ -304,13 +306,13 @@ describe('an end', () => {
     expect(provider.unacknowledged).toBe(0);
     await clock.advance(5_000);
     expect(ends()).toHaveLength(2);
-    expect(clock.timers).toBe(0);
+    expect(clock.timers).toBe(HEARTBEAT);
   });
 
   it('shares one timer with all others', async () => {
     const { ask, clock, told } = await setUp([defineTool({ name: 'users:get', handler: () => 1 })]);
     for (let index = 0; index < 3; index++) await ask({ key: `s1/x1/${index}` });
-    expect(clock.timers).toBe(1);
+    expect(clock.timers).toBe(HEARTBEAT + 1);
     await clock.advance(1_000);
     expect(told.map(({ key }) => key)).toEqual([0, 1, 2, 0, 1, 2].map((index) => `s1/x1/${index}`));
   });
@@ -337,7 +339,7 @@ describe('an end', () => {
     expect(provider.unacknowledged).toBe(1);
     await clock.advance(1_001);
     expect(provider.unacknowledged).toBe(0);
-    expect(clock.timers).toBe(0);
+    expect(clock.timers).toBe(HEARTBEAT);
     expect(ends()).toHaveLength(10);
     await ask();
     expect(calls).toHaveLength(2);

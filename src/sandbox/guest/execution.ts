@@ -114,11 +114,17 @@ export function installExecution(
       'name',
       kind === 'UNKNOWN_TOOL'
         ? 'UnknownToolError'
-        : kind === 'OUTCOME_UNKNOWN'
-          ? 'OutcomeUnknownError'
-          : kind === 'TOOL_ERROR'
-            ? 'ToolError'
-            : 'EnclaveError',
+        : kind === 'TOOL_NOT_ALLOWED'
+          ? 'ToolNotAllowedError'
+          : kind === 'TOOL_UNAVAILABLE'
+            ? 'ToolUnavailableError'
+            : kind === 'TOOL_TIMEOUT'
+              ? 'ToolTimeoutError'
+              : kind === 'OUTCOME_UNKNOWN'
+                ? 'OutcomeUnknownError'
+                : kind === 'TOOL_ERROR'
+                  ? 'ToolError'
+                  : 'EnclaveError',
     );
     apply(kindSet as never, kinds, [error, kind]);
     return error;

@@ -144,6 +144,8 @@ export function closing(test: Test): void {
       workOf: () => store.workOf(owner, 1),
       dueWakes: () => store.dueWakes(1, 1),
       cleanIndexes: () => store.cleanIndexes(session),
+      holdRole: () => store.holdRole('role', owner, LONG_MS),
+      releaseRole: () => store.releaseRole('role', owner),
     };
     for (const [operation, call] of Object.entries(calls))
       await expect(call(), operation).rejects.toMatchObject({

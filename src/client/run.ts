@@ -1,0 +1,174 @@
+/**
+ * A stateless run, as a client sees it through: asked for once, waited for, and never sent again while it may run.
+ */
+import type { ExecutionEvent } from '../../actors/events.ts';
+import { BusError } from '../bus/bus.ts';
+import { EnclaveError, isErrorCode } from '../errors.ts';
+import type { Reply, ReplyError, RunScript, RunTaken } from '../protocol.ts';
+import type { ExecutionResult } from '../result.ts';
+import { Patience } from './backoff.ts';
+import type { ClientContext } from './context.ts';
+import { ResultPoll } from './poll.ts';
+import { parseResult, refusedResult } from './results.ts';
+
+export interface StatelessRun {
+  readonly script: RunScript;
+  readonly signal: AbortSignal | undefined;
+  readonly onEvent: ((event: ExecutionEvent) => void) | undefined;
+  /** Longest search for a broker that takes it, in ms. */
+  readonly takeTimeoutMs: number;
+  /** Longest wait for its result, in ms. */
+  readonly timeoutMs: number;
+}
+
+/** What became of sending it. */
+type Sent =
+  | { readonly kind: 'taken'; readonly taken: RunTaken }
+  | { readonly kind: 'refused'; readonly error: EnclaveError };
+
+/** Longest wait for the answer that it was taken, in ms: a broker gives it within a tenth of that. */
+const TAKE_MS = 2_000;
+/** Refusals that a little later, or from another broker, may not come again. */
+const PASSING: readonly string[] = ['UNAVAILABLE', 'OVERLOADED', 'FENCED'];
+
+/** Never rejects: what went wrong is a failed result, which says what is certain. */
+export async function runStateless(context: ClientContext, run: StatelessRun): Promise<ExecutionResult> {
+  const { script, signal, onEvent } = run;
+  const stopEvents = onEvent === undefined ? undefined : await listen(context, script.run, onEvent);
+  try {
+    if (signal?.aborted === true) {
+      const message = 'The caller aborted the run before it began';
+      return failed(context, script, new EnclaveError('CANCELLED', message));
+    }
+    const sent = await send(context, run);
+    if (sent.kind === 'refused') return failed(context, script, sent.error);
+    const result = parseResult(sent.taken.result ?? '');
+    return result ?? (await wait(context, run, sent.taken.home));
+  } finally {
+    stopEvents?.();
+  }
+}
+
+function failed(context: ClientContext, { run }: RunScript, error: EnclaveError): ExecutionResult {
+  return refusedResult(context.clock, run, error);
+}
+
+/** Ask brokers until one takes it, or it is in doubt whether one did. */
+async function send(context: ClientContext, { script, takeTimeoutMs, signal }: StatelessRun): Promise<Sent> {
+  const { bus, subjects, clock, closing } = context;
+  const patience = new Patience(clock, takeTimeoutMs);
+  let last = new EnclaveError('UNAVAILABLE', 'No broker took the run in time');
+  for (let atLeastMs = 0; ; ) {
+    await pause(context, patience.nextPauseMs(atLeastMs));
+    if (closing.closed)
+      return { kind: 'refused', error: new EnclaveError('CLOSED', 'The client was closed') };
+    if (signal?.aborted === true)
+      return { kind: 'refused', error: new EnclaveError('CANCELLED', 'The caller aborted the run') };
+    if (patience.leftMs === 0) return { kind: 'refused', error: last };
+    try {
+      const reply = (await bus.request(subjects.broker('run'), script, {
+        timeoutMs: TAKE_MS,
+      })) as Reply<RunTaken>;
+      if (reply.ok) return { kind: 'taken', taken: reply.value };
+      last = refusal(reply.error);
+      if (!PASSING.includes(last.code) || last.outcome === 'unknown') return { kind: 'refused', error: last };
+      const { retryAfterMs } = last.details;
+      atLeastMs = typeof retryAfterMs === 'number' ? retryAfterMs : 0;
+    } catch (error) {
+      const told = inDoubt(error);
+      if (told !== undefined) return { kind: 'refused', error: told };
+      atLeastMs = 0;
+    }
+  }
+}
+
+/** Undefined: nobody got it. */
+function inDoubt(error: unknown): EnclaveError | undefined {
+  if (!(error instanceof BusError))
+    return new EnclaveError('UNAVAILABLE', 'The bus failed', { cause: error, outcome: 'unknown' });
+  switch (error.code) {
+    case 'NO_RESPONDERS':
+    case 'DISCONNECTED':
+      return undefined;
+    case 'TIMEOUT':
+      // Whoever got it may run it: a stateless run is never sent again by itself.
+      return new EnclaveError('TIMEOUT', 'No broker said whether it took the run', { outcome: 'unknown' });
+    case 'CLOSED':
+      return new EnclaveError('CLOSED', 'The client was closed', { outcome: 'unknown', cause: error });
+    default:
+      return new EnclaveError('INVALID_ARGUMENT', error.message, { cause: error });
+  }
+}
+
+function refusal({ code, message, outcome, details }: ReplyError): EnclaveError {
+  return isErrorCode(code)
+    ? new EnclaveError(code, String(message), { outcome, details })
+    : new EnclaveError('UNAVAILABLE', `${code}: ${message}`, { outcome, details: { ...details, code } });
+}
+
+/** It runs: wait for its result, which is told, or asked for if that is lost. */
+function wait(context: ClientContext, run: StatelessRun, home: string): Promise<ExecutionResult> {
+  const { clock, closing, requests } = context;
+  const { script, signal, timeoutMs } = run;
+  return new Promise((resolve) => {
+    const end = (result: ExecutionResult): void => {
+      poll.stop();
+      callOff();
+      stopClosing();
+      signal?.removeEventListener('abort', abort);
+      resolve(result);
+    };
+    const fail = (code: 'TIMEOUT' | 'CLOSED' | 'UNAVAILABLE', message: string): void =>
+      end(failed(context, script, new EnclaveError(code, message, { outcome: 'unknown' })));
+    const cancel = (reason: string): void => {
+      const command = { t: 'cancel', execution: script.run, reason } as const;
+      requests.command(home, command).catch(() => undefined); // Its result says what came of it.
+    };
+    const abort = (): void => cancel('The caller aborted the run');
+    const poll = new ResultPoll(context, {
+      session: home,
+      execution: script.run,
+      onResult: end,
+      onLost: (error) =>
+        error.code === 'CLOSED'
+          ? fail('CLOSED', 'The client was closed')
+          : fail('UNAVAILABLE', 'The broker that ran it is gone, and its result with it'),
+    });
+    const callOff = clock.after(timeoutMs, () => {
+      cancel('Nobody waits for the run any more');
+      fail('TIMEOUT', `The run did not end within ${timeoutMs} ms`);
+    });
+    const stopClosing = closing.onClose(() => fail('CLOSED', 'The client was closed'));
+    signal?.addEventListener('abort', abort, { once: true });
+    if (signal?.aborted === true) abort();
+    poll.stayAwake();
+    poll.start();
+  });
+}
+
+async function listen(
+  { bus, subjects }: ClientContext,
+  run: string,
+  onEvent: (event: ExecutionEvent) => void,
+): Promise<() => void> {
+  const subscription = bus.subscribe(subjects.sessionEvent(run, '*'), ({ body }) =>
+    onEvent(body as ExecutionEvent),
+  );
+  await bus.flush();
+  // The result may overtake the last events, which were sent before it: they are on their way.
+  return () => void subscription.drain().catch(() => undefined);
+}
+
+/** Ends early when the client closes. */
+function pause({ clock, closing }: ClientContext, ms: number): Promise<void> {
+  if (ms === 0) return Promise.resolve();
+  return new Promise((resolve) => {
+    const end = (): void => {
+      callOff();
+      stop();
+      resolve();
+    };
+    const callOff = clock.after(ms, end, true);
+    const stop = closing.onClose(end);
+  });
+}

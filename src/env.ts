@@ -1,0 +1,95 @@
+/**
+ * The environment variables that the command line reads, all of them here: the library itself reads none.
+ *
+ * Each stands for the option of the same name in the documentation of the command; an option given by hand wins.
+ */
+import { readFileSync } from 'node:fs';
+import type { NatsOptions } from './bus/nats.ts';
+import { EnclaveError } from './errors.ts';
+
+/** Name, and what it means. */
+export const ENVIRONMENT = {
+  ENCLAVE_NATS_URL: 'NATS servers, separated by commas. Default nats://127.0.0.1:4222',
+  ENCLAVE_NATS_CREDS: 'file with NATS credentials (.creds)',
+  ENCLAVE_NATS_USER: 'NATS user',
+  ENCLAVE_NATS_PASSWORD: 'NATS password',
+  ENCLAVE_NATS_TOKEN: 'NATS token',
+  ENCLAVE_NATS_CA: 'PEM file of the authorities to trust with TLS',
+  ENCLAVE_NATS_CERT: 'PEM file of this process’s certificate',
+  ENCLAVE_NATS_KEY: 'PEM file of its key',
+  ENCLAVE_NATS_INBOX_PREFIX: 'begins the subjects of answers to this process',
+  ENCLAVE_REDIS_URL:
+    'Redis of the brokers, or several nodes of a Redis Cluster separated by commas. Default redis://127.0.0.1:6379',
+  ENCLAVE_REDIS_PASSWORD: 'Redis password, if it is not in the url',
+  ENCLAVE_REDIS_ACK: 'master or replica: what an acknowledged write has reached',
+  ENCLAVE_REDIS_KEY_PREFIX: 'begins every key in Redis',
+  ENCLAVE_NAMESPACE: 'the tenant boundary. Default default',
+  ENCLAVE_ID: 'names this process; no two may share it. Default a new name',
+  ENCLAVE_PORT: 'port of /livez, /readyz, /startupz and /metrics',
+  ENCLAVE_HOST: 'address that the port is opened on. Default all',
+  ENCLAVE_LABELS: 'labels of a runtime: key=value,key=value',
+  ENCLAVE_POOL_SIZE: 'worker processes of a runtime',
+  ENCLAVE_MAX_WORKER_MEMORY: 'resident memory of one worker, in bytes',
+  ENCLAVE_HEARTBEAT_MS: 'between the heartbeats of a runtime, in ms',
+  ENCLAVE_LEASE_TTL_MS: 'life of a broker’s lease, in ms',
+  ENCLAVE_SCAN_MS: 'how often a broker looks for sessions without an owner, in ms',
+  ENCLAVE_DRAIN_GRACE_MS: 'how long a drain waits, in ms',
+  ENCLAVE_SESSION_TIMEOUT_MS: 'sessions expire after this long without activity, in ms',
+  ENCLAVE_MAX_SESSIONS: 'sessions with an actor in one broker',
+  ENCLAVE_LOG_LEVEL: 'trace, debug, info, warn, error or silent. Default info',
+} as const;
+
+export type Variable = keyof typeof ENVIRONMENT;
+
+/** The value of a variable; undefined if it is unset or empty. */
+export function fromEnv(name: Variable): string | undefined {
+  const value = process.env[name];
+  return value === undefined || value === '' ? undefined : value;
+}
+
+/** A whole number. Throws INVALID_ARGUMENT naming the variable. */
+export function numberFromEnv(name: Variable): number | undefined {
+  const text = fromEnv(name);
+  return text === undefined ? undefined : wholeNumber(text, name);
+}
+
+/** Throws INVALID_ARGUMENT naming `key`. */
+export function wholeNumber(text: string, key: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value))
+    throw new EnclaveError('INVALID_ARGUMENT', `${key}: must be a whole number, not "${text}"`, { key });
+  return value;
+}
+
+/** `key=value,key=value`. Throws INVALID_ARGUMENT naming `key`. */
+export function labelsFrom(text: string, key: string): Readonly<Record<string, string>> {
+  const labels: Record<string, string> = {};
+  for (const part of text.split(',').filter((each) => each.trim() !== '')) {
+    const at = part.indexOf('=');
+    if (at < 1)
+      throw new EnclaveError('INVALID_ARGUMENT', `${key}: must be key=value,key=value, not "${text}"`, {
+        key,
+      });
+    labels[part.slice(0, at).trim()] = part.slice(at + 1).trim();
+  }
+  return labels;
+}
+
+/** The NATS connection that the environment describes. `url` wins over the variable. */
+export function natsFromEnv(url: string | undefined): NatsOptions {
+  const creds = fromEnv('ENCLAVE_NATS_CREDS');
+  const caFile = fromEnv('ENCLAVE_NATS_CA');
+  const certFile = fromEnv('ENCLAVE_NATS_CERT');
+  const keyFile = fromEnv('ENCLAVE_NATS_KEY');
+  const secure = caFile !== undefined || certFile !== undefined;
+  return {
+    servers: url ?? fromEnv('ENCLAVE_NATS_URL') ?? 'nats://127.0.0.1:4222',
+    // Read at every connection, so that a renewed file is used.
+    credentials: creds === undefined ? undefined : () => readFileSync(creds, 'utf8'),
+    user: fromEnv('ENCLAVE_NATS_USER'),
+    password: fromEnv('ENCLAVE_NATS_PASSWORD'),
+    token: fromEnv('ENCLAVE_NATS_TOKEN'),
+    inboxPrefix: fromEnv('ENCLAVE_NATS_INBOX_PREFIX'),
+    tls: secure ? { caFile, certFile, keyFile } : undefined,
+  };
+}

@@ -1,0 +1,162 @@
+/** The roles that a process hosts: each is put together here from its parts. */
+import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import type { Routing } from '../actors/routing.ts';
+import { createWorkerPoolAdapter } from './adapter.ts';
+import type { BusSource } from './backends.ts';
+import type { Clock } from './clock.ts';
+import { logBroker, logPool } from './ops/logs.ts';
+import { meter } from './ops/metrics.ts';
+import type { ResolvedSystemOptions } from './options.ts';
+import { PoolSandbox } from './poolsandbox.ts';
+import type { ExecutionResult } from './result.ts';
+import { RuntimeHost } from './runtime/host.ts';
+import type { WorkerPool } from './sandbox/pool.ts';
+import type { Autoscaling } from './session/autoscale.ts';
+import { Broker } from './session/broker.ts';
+import type { Store } from './store/store.ts';
+import type { Subjects } from './subjects.ts';
+import { ToolProvider } from './tools/provider.ts';
+import type { ToolRegistry } from './tools/registry.ts';
+
+export interface NodeContext {
+  readonly bus: BusSource;
+  readonly clock: Clock;
+  readonly subjects: Subjects;
+  readonly settings: ResolvedSystemOptions;
+  readonly logger: Logger | undefined;
+  readonly metrics: Registry | undefined;
+}
+
+/** What a broker needs beside what all roles share. */
+export interface BrokerParts {
+  readonly store: Store;
+  readonly tools: ToolRegistry;
+  readonly routing: Routing;
+  readonly autoscaling: Autoscaling | undefined;
+}
+
+/** A broker, and the provider of its process's tools. */
+export class BrokerNode {
+  readonly broker: Broker;
+  readonly provider: ToolProvider;
+  readonly #settings: ResolvedSystemOptions;
+  readonly #stopMetrics: () => void;
+
+  constructor(id: string, context: NodeContext, { store, tools, routing, autoscaling }: BrokerParts) {
+    const { bus, clock, subjects, settings, logger } = context;
+    const metrics = context.metrics === undefined ? undefined : meter(context.metrics);
+    const log = logger === undefined ? undefined : logBroker(logger, id);
+    this.#settings = settings;
+    this.#stopMetrics = () => metrics?.stop();
+    this.provider = new ToolProvider({
+      id: `${id.slice(0, 40)}-${clock.id()}`,
+      bus: bus.connect(`${id}.provider`),
+      clock,
+      subjects,
+      registry: tools,
+    });
+    this.broker = new Broker({
+      id,
+      bus: bus.connect(id),
+      store,
+      clock,
+      subjects,
+      tool: (name) => {
+        const tool = tools.resolve(name);
+        return tool === undefined
+          ? undefined
+          : {
+              canonicalName: tool.canonicalName,
+              effect: tool.effect,
+              reconcilable: tool.reconcile !== undefined,
+            };
+      },
+      isReachable: () => bus.connected,
+      leaseTtlMs: settings.leaseTtlMs,
+      hibernateAfterMs: settings.hibernateAfterMs,
+      scanMs: settings.scanIntervalMs,
+      maxSessions: settings.maxSessions,
+      maxRuns: settings.maxRuns,
+      routing,
+      autoscaling,
+      settings: {
+        ttlMs: settings.sessionTimeoutMs,
+        keepExecutions: settings.keepExecutions,
+        maxExecutions: settings.maxExecutions,
+        parkAfterMs: settings.parkAfterMs,
+        placementTimeoutMs: settings.placementTimeoutMs,
+      },
+      onNotice: (notice) => {
+        log?.(notice);
+        if (notice.type === 'execution.ended') metrics?.ended(JSON.parse(notice.result) as ExecutionResult);
+      },
+    });
+  }
+
+  /** Its provider first: a session that it takes over may have calls to make. */
+  async start(): Promise<void> {
+    await this.provider.start();
+    await this.broker.start();
+  }
+
+  /** Hand the sessions over, then wait for the handlers. */
+  async drain(): Promise<void> {
+    const { drainGraceMs } = this.#settings;
+    await this.broker.drain(drainGraceMs);
+    await this.provider.drain(drainGraceMs);
+  }
+
+  /** End now; others need not wait for the lease to take its sessions over. */
+  async close(): Promise<void> {
+    this.provider.close();
+    this.#stopMetrics();
+    await this.broker.halt();
+  }
+}
+
+/** A runtime and its worker pool. */
+export class RuntimeNode {
+  readonly host: RuntimeHost;
+  readonly pool: WorkerPool;
+  readonly #settings: ResolvedSystemOptions;
+  readonly #stop: () => Promise<void>;
+
+  constructor(id: string, context: NodeContext, labels: Readonly<Record<string, string>>) {
+    const { bus, clock, subjects, settings, logger } = context;
+    const adapter = createWorkerPoolAdapter(settings.pool);
+    this.pool = adapter.attach();
+    this.#settings = settings;
+    this.host = new RuntimeHost({
+      id,
+      bus: bus.connect(id),
+      clock,
+      subjects,
+      sandbox: new PoolSandbox(this.pool),
+      labels,
+      heartbeatMs: settings.heartbeatIntervalMs,
+    });
+    const metrics = context.metrics === undefined ? undefined : meter(context.metrics, this.pool);
+    const stopLogging =
+      logger === undefined ? undefined : this.pool.observe(logPool(logger.child({ runtime: id })));
+    this.#stop = async () => {
+      this.host.close();
+      metrics?.stop();
+      await adapter.detach();
+      stopLogging?.();
+    };
+  }
+
+  start(): Promise<void> {
+    return this.host.start();
+  }
+
+  /** Take nothing more; what does not end within the grace is given back. */
+  drain(): Promise<void> {
+    return this.host.drain(this.#settings.drainGraceMs);
+  }
+
+  close(): Promise<void> {
+    return this.#stop();
+  }
+}

@@ -1,0 +1,66 @@
+/** A system that is started on demand, and the endpoints that tell of it. */
+import type { Registry } from 'prom-client';
+import { EnclaveError } from './errors.ts';
+import { type HealthServer, serveHealth } from './ops/health.ts';
+import type { System } from './system.ts';
+
+export class Served {
+  readonly #create: () => Promise<System>;
+  readonly #registry: Registry | undefined;
+  #starting: Promise<System> | undefined;
+  #system: System | undefined;
+  #health: HealthServer | undefined;
+  #leaving: Promise<void> | undefined;
+
+  constructor(create: () => Promise<System>, registry: Registry | undefined) {
+    this.#create = create;
+    this.#registry = registry;
+  }
+
+  /** Safe to call again; after a failure it tries again. */
+  start(): Promise<System> {
+    if (this.#leaving !== undefined) return Promise.reject(new EnclaveError('CLOSED', 'It was closed'));
+    this.#starting ??= this.#create().then(
+      (system) => {
+        this.#system = system;
+        return system;
+      },
+      (error: unknown) => {
+        this.#starting = undefined;
+        throw error;
+      },
+    );
+    return this.#starting;
+  }
+
+  /** The endpoints are there before it has started, so that a probe sees that it is starting. */
+  async listen(port: number, host: string | undefined): Promise<number> {
+    const registry = this.#registry;
+    this.#health ??= await serveHealth({
+      port,
+      host,
+      started: () => this.#system !== undefined,
+      checks: () => this.#system?.checks() ?? { started: false },
+      metrics:
+        registry === undefined
+          ? undefined
+          : async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+    });
+    await this.start();
+    return this.#health.port;
+  }
+
+  async drain(): Promise<void> {
+    await this.#system?.drain();
+    await this.close();
+  }
+
+  close(): Promise<void> {
+    this.#leaving ??= (async () => {
+      const system = await this.#starting?.catch(() => undefined);
+      await system?.close();
+      await this.#health?.close();
+    })();
+    return this.#leaving;
+  }
+}

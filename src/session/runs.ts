@@ -1,0 +1,309 @@
+/**
+ * Stateless runs: a script, its result, and nothing that is kept. A run is a session's actor without a store, which
+ * lives for one execution in the broker that took it: it survives workers, runtimes and tool providers like any
+ * other, and is lost with its broker.
+ *
+ * All runs of a broker share one *home*, which stands for a session in subjects. So a run costs no subscription.
+ *
+ * Invariants:
+ *  N1  A run is taken once: the same id again is answered as before while it is remembered.
+ *  N2  What was refused did not start.
+ *  N3  A result is in the answer if it comes within {@link ANSWER_MS}; else it is told, and remembered for
+ *      {@link REMEMBER_MS} for those whom that did not reach.
+ */
+import { newSession } from '../../actors/session.ts';
+import type { SessionSettings } from '../../actors/sessiondata.ts';
+import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
+import type { Clock } from '../clock.ts';
+import type { ProviderMessage, Reply, Report, ResultAnswer, RunScript, RunTaken } from '../protocol.ts';
+import { failure, success } from '../replies.ts';
+import { type Subjects, TOOLS } from '../subjects.ts';
+import { SessionActor } from './actor.ts';
+import { attempt, commandOf } from './asked.ts';
+import { answerCommand } from './commands.ts';
+import type { Directory } from './directory.ts';
+import { type Dropped, lastOf, providerMessageOf } from './heard.ts';
+import type { Notify } from './notice.ts';
+import { Unstored } from './persistence.ts';
+import { reportOf } from './reports.ts';
+import { notNow, type Respond } from './responses.ts';
+import type { ToolDirectory } from './tooldirectory.ts';
+
+/** An execution that takes longer than this is answered as taken, in ms: long work never sits in a request. */
+const ANSWER_MS = 100;
+/** How long results are remembered, in ms, and how many bytes of them at most. */
+const REMEMBER_MS = 60_000;
+const MAX_REMEMBERED_BYTES = 32 * 1024 * 1024;
+
+export interface RunsOptions {
+  readonly broker: string;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly subjects: Subjects;
+  readonly directory: Directory;
+  readonly tools: Pick<ToolDirectory, 'allowing'>;
+  readonly settings: SessionSettings;
+  /** Runs that are here at once. Over it: OVERLOADED. */
+  readonly maxRuns: number;
+  /** True while the broker takes runs on. */
+  readonly isOpen: () => boolean;
+  /** True once it does nothing any more. */
+  readonly isClosed: () => boolean;
+  readonly respond: Respond;
+  readonly notify: Notify;
+  /** Told of what is no message. */
+  readonly dropped: Pick<Dropped, 'note'>;
+}
+
+interface Here {
+  readonly actor: SessionActor;
+  readonly tell: string;
+  /** Answers who waits for it; undefined once that has happened. */
+  answer: ((reply: Reply<RunTaken>) => void) | undefined;
+}
+
+interface Remembered {
+  readonly result: string;
+  readonly until: number;
+}
+
+export class Runs {
+  /** Stands for a session in subjects. */
+  readonly home: string;
+  readonly #options: RunsOptions;
+  readonly #runs = new Map<string, Here>();
+  readonly #remembered = new Map<string, Remembered>();
+  #rememberedBytes = 0;
+  #subscriptions: Subscription[] = [];
+  #drained: (() => void)[] = [];
+
+  constructor(options: RunsOptions) {
+    this.#options = options;
+    this.home = `run-${options.clock.id()}`;
+  }
+
+  get size(): number {
+    return this.#runs.size;
+  }
+
+  /** What drives them. */
+  *actors(): Iterable<SessionActor> {
+    for (const { actor } of this.#runs.values()) yield actor;
+  }
+
+  /** Hear what runtimes, providers and clients say to runs. */
+  listen(): void {
+    const { bus, subjects, respond } = this.#options;
+    this.#subscriptions = [
+      bus.subscribe(subjects.sessionIn(this.home, '*'), (message) => this.#hear(message)),
+      bus.subscribe(subjects.sessionCmd(this.home), (message) =>
+        respond(message, (body) => this.#command(body)),
+      ),
+    ];
+  }
+
+  /** Resolves when every run here has ended. */
+  ended(): Promise<void> {
+    if (this.#runs.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#drained.push(resolve));
+  }
+
+  sweep(): void {
+    const now = this.#options.clock.monotonic();
+    for (const { actor } of this.#runs.values()) actor.sweep();
+    for (const [id, { result, until }] of this.#remembered) {
+      if (until > now && this.#rememberedBytes <= MAX_REMEMBERED_BYTES) break;
+      this.#remembered.delete(id);
+      this.#rememberedBytes -= result.length;
+    }
+  }
+
+  runtimesChanged(): void {
+    for (const { actor } of this.#runs.values()) actor.runtimesChanged();
+  }
+
+  runtimeGone(runtime: string): void {
+    for (const { actor } of this.#runs.values()) actor.runtimeGone(runtime);
+  }
+
+  /** Say nothing more. What runs ends with its runtime's patience. */
+  stop(): void {
+    for (const subscription of this.#subscriptions.splice(0)) subscription.unsubscribe();
+    for (const { actor } of [...this.#runs.values()]) actor.silence();
+    this.#runs.clear();
+    for (const drained of this.#drained.splice(0)) drained();
+  }
+
+  // ---- taking one ----------------------------------------------------------------------------------------
+
+  /** Take a run on. Resolves with its result, or without after {@link ANSWER_MS}. */
+  take(asked: RunScript): Promise<Reply<RunTaken>> {
+    const refused = this.#refusal(asked);
+    if (refused !== undefined) return Promise.resolve(refused);
+    return new Promise((answer) => {
+      const calledOff = this.#options.clock.after(ANSWER_MS, () => {
+        here.answer = undefined;
+        answer(success({ home: this.home, result: undefined }, 0));
+      });
+      const here: Here = {
+        actor: this.#actor(asked),
+        tell: asked.tell,
+        answer: (reply) => {
+          calledOff();
+          answer(reply);
+        },
+      };
+      this.#runs.set(asked.run, here);
+      void this.#start(here, asked);
+    });
+  }
+
+  /** N1, N2 */
+  #refusal({ run, source, input, limits }: RunScript): Reply<RunTaken> | undefined {
+    const { isOpen, maxRuns, bus } = this.#options;
+    const known = this.#remembered.get(run);
+    if (known !== undefined) return success({ home: this.home, result: known.result }, 0);
+    if (this.#runs.has(run)) return success({ home: this.home, result: undefined }, 0);
+    if (!isOpen()) return notNow();
+    if (this.#runs.size >= maxRuns)
+      return failure('OVERLOADED', 'The broker has as many runs as it takes', 0, { retryAfterMs: 250 });
+    if (Buffer.byteLength(source) > limits.maxSourceBytes)
+      return failure('SOURCE_LIMIT_EXCEEDED', `The source is larger than ${limits.maxSourceBytes} bytes`, 0);
+    const most = Math.floor(bus.maxPayloadBytes * 0.8);
+    if (Buffer.byteLength(source) + Buffer.byteLength(input) <= most) return undefined;
+    return failure(
+      'SOURCE_LIMIT_EXCEEDED',
+      `Source and input are more than a message to a runtime carries (${most} bytes)`,
+      0,
+    );
+  }
+
+  #actor({ run: id, isolation, limits, tenant, tools, labels, events }: RunScript): SessionActor {
+    const { bus, clock, subjects, directory, settings, isClosed, notify } = this.#options;
+    const context = newSession({ id, settings: { ...settings, labels }, now: clock.now() });
+    const actor: SessionActor = new SessionActor({
+      id,
+      run: { home: this.home, tenant, events },
+      bus,
+      clock,
+      subjects,
+      directory,
+      persistence: new Unstored(),
+      mayAct: () => !isClosed(),
+      // Nobody takes a run over.
+      leaseLeftMs: () => limits.deadlineMs,
+      tools: this.#options.tools.allowing(tools),
+      isolation,
+      limits,
+      snapshot: { value: 'idle', context },
+      state: '{}',
+      live: new Map(),
+      seq: 0,
+      publishedSeq: 0,
+      onSilenced: () => this.#forget(id),
+      onPurge: () => undefined,
+      onEnded: (execution, result) => {
+        notify({ type: 'execution.ended', session: this.home, execution, result });
+        this.#ended(execution, result);
+      },
+    });
+    return actor;
+  }
+
+  async #start(here: Here, { run, source, input, seed, limits }: RunScript): Promise<void> {
+    const { clock } = this.#options;
+    const { maxToolCalls, maxConcurrentToolCalls, timeoutMs, deadlineMs } = limits;
+    const answer = await here.actor.request(
+      {
+        id: run,
+        fingerprint: '',
+        issuedAt: clock.now(),
+        tell: '',
+        limits: { maxToolCalls, maxConcurrentToolCalls, timeoutMs, deadlineMs },
+      },
+      { source, input, seed, limits },
+    );
+    if (answer?.ok === true || this.#runs.get(run) !== here) return;
+    here.answer?.(notNow());
+    here.actor.silence();
+  }
+
+  // ---- its end -------------------------------------------------------------------------------------------
+
+  /** N3 */
+  #ended(run: string, result: string): void {
+    const { bus, clock } = this.#options;
+    const here = this.#runs.get(run);
+    if (here === undefined) return;
+    if (here.answer !== undefined) {
+      here.answer(success({ home: this.home, result }, 0));
+    } else {
+      try {
+        bus.publish(here.tell, { session: this.home, execution: run, result });
+      } catch (error) {
+        if (!(error instanceof BusError)) throw error; // The client asks by itself.
+      }
+    }
+    this.#remembered.set(run, { result, until: clock.monotonic() + REMEMBER_MS });
+    this.#rememberedBytes += result.length;
+    // What its end still has to do, cancelling calls or stopping its attempt, was done before this was told.
+    here.actor.silence();
+  }
+
+  #forget(run: string): void {
+    this.#runs.delete(run);
+    if (this.#runs.size === 0) for (const drained of this.#drained.splice(0)) drained();
+  }
+
+  // ---- what it hears -------------------------------------------------------------------------------------
+
+  /** The subject says who may speak there, and so what can be meant. */
+  #hear({ subject, body }: Message): void {
+    const from = lastOf(subject);
+    const said = from === TOOLS ? providerMessageOf(body, this.home) : reportOf(body, from);
+    if (typeof said === 'string') this.#options.dropped.note(subject, said);
+    else if (said.t === 'report') this.#report(said);
+    else this.#provider(said);
+  }
+
+  #report(report: Report): void {
+    const here = this.#runs.get(report.execution);
+    if (here !== undefined) return here.actor.report(report);
+    const { subjects } = this.#options;
+    this.#publish(subjects.runtimeCmd(report.runtime), { t: 'stop', attempt: report.attempt, epoch: 1 });
+  }
+
+  #provider(message: ProviderMessage): void {
+    const [, run = ''] = message.key.split('/');
+    const here = this.#runs.get(run);
+    if (here !== undefined) return here.actor.hear(message);
+    if (message.t !== 'ended') return;
+    const { subjects } = this.#options;
+    this.#publish(subjects.providerCmd(message.provider), { t: 'ack', keys: [message.key] });
+  }
+
+  async #command(body: object): Promise<Reply<unknown>> {
+    const asked = attempt(() => commandOf(body, this.#options.subjects));
+    if (!asked.ok) return asked;
+    const command = asked.value;
+    if (command.t !== 'cancel' && command.t !== 'result')
+      return failure('INVALID_ARGUMENT', `A run takes no command "${String(command.t)}"`, 0);
+    const here = this.#runs.get(command.execution);
+    if (command.t === 'result') {
+      const result = this.#remembered.get(command.execution)?.result;
+      const status = here !== undefined ? 'running' : result === undefined ? 'unknown' : 'ended';
+      return success({ status, result } satisfies ResultAnswer, 0);
+    }
+    if (here !== undefined) return answerCommand(here.actor, command, this.#options.broker);
+    if (this.#remembered.has(command.execution)) return success({ cancelled: false }, 0);
+    return failure('NOT_FOUND', `There is no run "${command.execution}"`, 0);
+  }
+
+  #publish(subject: string, body: object): void {
+    try {
+      this.#options.bus.publish(subject, body);
+    } catch (error) {
+      if (!(error instanceof BusError)) throw error;
+    }
+  }
+}

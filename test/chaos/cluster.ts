@@ -1,0 +1,214 @@
+/** A cluster of real processes under a test's control. See README.md. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { EnclaveClient, type EnclaveClientOptions } from '../../src/index.ts';
+import { RedisStore } from '../../src/store/redis/store.ts';
+import { type NatsServer, startNats } from '../support/nats.ts';
+import { POD_TOOLS, type Pod, startBrokerPod, startRuntimePod } from '../support/pods.ts';
+import { stopAll, temporaryDirectory } from '../support/processes.ts';
+import { startProxy, type TcpProxy } from '../support/proxy.ts';
+import {
+  type RedisCluster,
+  type RedisServer,
+  type ReplicatedRedis,
+  startRedis,
+  startRedisCluster,
+  startReplicatedRedis,
+} from '../support/redis.ts';
+import { Observer } from './observer.ts';
+
+/** What the documentation calls tuned: a broker that is gone is succeeded within three seconds. */
+export const TUNED = ['--lease-ttl', '1500', '--scan', '250'] as const;
+
+export interface ChaosOptions {
+  /** Default 2. */
+  readonly brokers?: number | undefined;
+  /** Default 2. */
+  readonly runtimes?: number | undefined;
+  /** Default `'standalone'`. */
+  readonly redis?: 'standalone' | 'replicated' | 'cluster' | undefined;
+  /** More arguments of brokers. Default {@link TUNED}. */
+  readonly brokerArgs?: readonly string[] | undefined;
+  readonly runtimeArgs?: readonly string[] | undefined;
+  readonly env?: Readonly<Record<string, string>> | undefined;
+}
+
+/** A pod and its own links. */
+export class ChaosPod {
+  readonly pod: Pod;
+  readonly #nats: TcpProxy;
+  readonly #redis: TcpProxy | undefined;
+
+  constructor(pod: Pod, nats: TcpProxy, redis: TcpProxy | undefined) {
+    this.pod = pod;
+    this.#nats = nats;
+    this.#redis = redis;
+  }
+
+  get id(): string {
+    return this.pod.id;
+  }
+  cutNats(): void {
+    this.#nats.cut();
+  }
+  cutRedis(): void {
+    this.#redis?.cut();
+  }
+  /** Hold every byte instead: connections stay. */
+  stallRedis(): void {
+    this.#redis?.stall();
+  }
+  async mend(): Promise<void> {
+    this.#redis?.resume();
+    await Promise.all([this.#nats.restore(), this.#redis?.restore()]);
+  }
+  kill(): Promise<void> {
+    return this.pod.kill();
+  }
+  pause(): void {
+    this.pod.pause();
+  }
+  resume(): void {
+    this.pod.resume();
+  }
+  drain(): Promise<number | null> {
+    return this.pod.drain();
+  }
+  start(): Promise<void> {
+    return this.pod.start();
+  }
+}
+
+export type ChaosRedis =
+  | { readonly kind: 'standalone'; readonly server: RedisServer }
+  | { readonly kind: 'replicated'; readonly server: ReplicatedRedis }
+  | { readonly kind: 'cluster'; readonly server: RedisCluster };
+
+export class ChaosCluster {
+  readonly nats: NatsServer;
+  readonly redis: ChaosRedis;
+  readonly brokers: ChaosPod[] = [];
+  readonly runtimes: ChaosPod[] = [];
+  readonly client: EnclaveClient;
+  readonly observer: Observer;
+  /** Where the tools of the pods write down what they did. */
+  readonly directory: string;
+  readonly #options: ChaosOptions;
+  readonly #clients: EnclaveClient[] = [];
+  #store: RedisStore | undefined;
+
+  private constructor(nats: NatsServer, redis: ChaosRedis, observer: Observer, options: ChaosOptions) {
+    this.nats = nats;
+    this.redis = redis;
+    this.observer = observer;
+    this.#options = options;
+    this.directory = temporaryDirectory();
+    mkdirSync(this.directory, { recursive: true });
+    this.client = this.connect();
+  }
+
+  /** Resolves when every pod is ready and the client is connected. */
+  static async start(options: ChaosOptions = {}): Promise<ChaosCluster> {
+    const { brokers = 2, runtimes = 2, redis: kind = 'standalone' } = options;
+    const [nats, redis] = await Promise.all([startNats(), startKind(kind)]);
+    const observer = await Observer.start(nats.url);
+    const cluster = new ChaosCluster(nats, redis, observer, options);
+    await Promise.all([
+      ...Array.from({ length: brokers }, () => cluster.addBroker()),
+      ...Array.from({ length: runtimes }, () => cluster.addRuntime()),
+      cluster.client.connect(),
+    ]);
+    return cluster;
+  }
+
+  /** Another client, closed with the cluster. */
+  connect(options: EnclaveClientOptions = {}): EnclaveClient {
+    const client = new EnclaveClient({ serverUrl: this.nats.url, timeout: 60_000, ...options });
+    this.#clients.push(client);
+    return client;
+  }
+
+  async addBroker(args?: readonly string[], program?: string): Promise<ChaosPod> {
+    const nats = await startProxy(this.nats.port);
+    const redis = await this.#redisProxy();
+    const pod = await startBrokerPod({
+      nats: nats.url('nats'),
+      redis: redis?.url('redis') ?? this.#clusterUrls(),
+      tools: POD_TOOLS,
+      args: args ?? this.#options.brokerArgs ?? TUNED,
+      program,
+      env: { ENCLAVE_TEST_DIR: this.directory, ...this.#options.env },
+    });
+    const added = new ChaosPod(pod, nats, redis);
+    this.brokers.push(added);
+    return added;
+  }
+
+  async addRuntime(args?: readonly string[]): Promise<ChaosPod> {
+    const nats = await startProxy(this.nats.port);
+    const pod = await startRuntimePod({
+      nats: nats.url('nats'),
+      args: args ?? this.#options.runtimeArgs ?? [],
+      env: this.#options.env,
+    });
+    const added = new ChaosPod(pod, nats, undefined);
+    this.runtimes.push(added);
+    return added;
+  }
+
+  /** The broker that owns the session; undefined while none answers for it. */
+  async ownerOf(session: string): Promise<ChaosPod | undefined> {
+    const { owner } = await this.client.session(session).info();
+    return this.brokers.find(({ id }) => id === owner);
+  }
+
+  /** The runtime that runs the session's script, or ran the last one. */
+  async runtimeOf(session: string): Promise<ChaosPod | undefined> {
+    const { runtime } = await this.client.session(session).info();
+    return this.runtimes.find(({ id }) => id === runtime);
+  }
+
+  /** Let the calls of `gate:pass` go on that wait there. */
+  open(gate: string): void {
+    writeFileSync(path.join(this.directory, `${gate}.open`), '');
+  }
+
+  /** A reader of the store, as no broker is. */
+  async store(): Promise<RedisStore> {
+    this.#store ??= await RedisStore.open({
+      redis: this.redis.kind === 'cluster' ? { cluster: this.redis.server.addresses } : this.redis.server.url,
+      namespace: 'default',
+    });
+    return this.#store;
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.#clients.map((client) => client.close()));
+    await this.observer.stop();
+    await this.#store?.close();
+    await stopAll();
+  }
+
+  async #redisProxy(): Promise<TcpProxy | undefined> {
+    const { redis } = this;
+    if (redis.kind === 'cluster') return undefined;
+    // Behind the proxy that follows the master.
+    return startProxy(redis.server.port);
+  }
+
+  #clusterUrls(): string {
+    if (this.redis.kind !== 'cluster') throw new TypeError('it is no Cluster');
+    return this.redis.server.addresses.map(({ host, port }) => `redis://${host}:${port}`).join(',');
+  }
+}
+
+async function startKind(kind: ChaosRedis['kind']): Promise<ChaosRedis> {
+  switch (kind) {
+    case 'standalone':
+      return { kind, server: await startRedis() };
+    case 'replicated':
+      return { kind, server: await startReplicatedRedis() };
+    case 'cluster':
+      return { kind, server: await startRedisCluster() };
+  }
+}

@@ -1,0 +1,83 @@
+/** Durable executions with tool calls, whose results tell whether any was lost or doubled. */
+import type { ExecutionResult, SessionRef } from '../../src/index.ts';
+import type { ChaosCluster } from './cluster.ts';
+
+/** Counts itself in `state`, calls a tool of each kind, prints a line. */
+export const SCRIPT = `state.n = (state.n ?? 0) + 1;
+const once = await callTool('ledger:once', { n: input });
+const added = await callTool('ledger:add', { n: input });
+console.log('number', input);
+const seen = await callTool('ledger:look', { n: input });
+return [state.n, once.landed, added.added, seen.seen];`;
+
+export interface Executed {
+  readonly session: string;
+  readonly execution: string;
+  readonly input: number;
+  readonly acknowledged: boolean;
+  readonly result: ExecutionResult;
+}
+
+export interface LoadOptions {
+  /** Default 8. Each runs one script at a time. */
+  readonly sessions?: number | undefined;
+  /** In all. Default: until {@link Load.stop}. */
+  readonly executions?: number | undefined;
+  readonly script?: string | undefined;
+}
+
+/** A load that runs until it is stopped, or has run what it was to run. */
+export class Load {
+  readonly sessions: readonly SessionRef[];
+  readonly executed: Executed[] = [];
+  readonly #options: LoadOptions;
+  readonly #done: Promise<void>;
+  #started = 0;
+  #stopped = false;
+
+  private constructor(sessions: readonly SessionRef[], options: LoadOptions) {
+    this.sessions = sessions;
+    this.#options = options;
+    this.#done = Promise.all(sessions.map((session) => this.#run(session))).then(() => undefined);
+  }
+
+  static async start(cluster: ChaosCluster, options: LoadOptions = {}): Promise<Load> {
+    const { sessions = 8 } = options;
+    const spawned = Array.from({ length: sessions }, () => cluster.client.spawnSession());
+    return new Load(await Promise.all(spawned), options);
+  }
+
+  /** Executions that have ended. */
+  get count(): number {
+    return this.executed.length;
+  }
+
+  /** Begin no more. Resolves when all have ended. */
+  async stop(): Promise<readonly Executed[]> {
+    this.#stopped = true;
+    return this.ended();
+  }
+
+  /** Resolves when all have ended. */
+  async ended(): Promise<readonly Executed[]> {
+    await this.#done;
+    return this.executed;
+  }
+
+  async #run(session: SessionRef): Promise<void> {
+    const { executions = Number.POSITIVE_INFINITY, script = SCRIPT } = this.#options;
+    while (!this.#stopped && this.#started < executions) {
+      const input = ++this.#started;
+      const run = session.execute(script, { input });
+      let acknowledged = false;
+      run.accepted.then(
+        () => {
+          acknowledged = true;
+        },
+        () => undefined,
+      );
+      const result = await run.result;
+      this.executed.push({ session: session.id, execution: run.id, input, acknowledged, result });
+    }
+  }
+}

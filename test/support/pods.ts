@@ -1,0 +1,172 @@
+/** Pods: brokers and runtimes as processes of their own, started through the command line as an operator would. */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { freePort, HOST, Launched, track, waitUntil } from './processes.ts';
+
+const ROOT = path.resolve(import.meta.dirname, '../..');
+const CLI = path.join(ROOT, 'src/cli.ts');
+/** Tools that pods provide: see podtools.ts. */
+export const POD_TOOLS = path.join(import.meta.dirname, 'podtools.ts');
+
+export interface PodOptions {
+  /** Default: a new one. */
+  readonly id?: string | undefined;
+  readonly nats: string;
+  readonly args?: readonly string[] | undefined;
+  readonly env?: Readonly<Record<string, string>> | undefined;
+  /** The program to start instead of the command line. */
+  readonly program?: string | undefined;
+}
+
+export interface BrokerPodOptions extends PodOptions {
+  /** A url, or several of a Redis Cluster joined by commas. */
+  readonly redis: string;
+  /** Module of the tools that it provides. Default: none. */
+  readonly tools?: string | undefined;
+}
+
+export interface RuntimePodOptions extends PodOptions {
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** Default 1. */
+  readonly poolSize?: number | undefined;
+}
+
+let pods = 0;
+
+/** Resolves when it is ready. */
+export function startBrokerPod(options: BrokerPodOptions): Promise<Pod> {
+  const { redis, tools, args = [] } = options;
+  const given = tools === undefined ? [] : ['--tools', tools];
+  return start('broker', { ...options, args: ['--redis', redis, ...given, ...args] });
+}
+
+/** Resolves when it is ready. */
+export function startRuntimePod(options: RuntimePodOptions): Promise<Pod> {
+  const { labels, poolSize = 1, args = [] } = options;
+  const words = Object.entries(labels ?? {}).map(([key, value]) => `${key}=${value}`);
+  const given = words.length === 0 ? [] : ['--labels', words.join(',')];
+  return start('runtime', { ...options, args: ['--pool-size', String(poolSize), ...given, ...args] });
+}
+
+async function start(role: 'broker' | 'runtime', options: PodOptions): Promise<Pod> {
+  const id = options.id ?? `${role}-${process.pid}-${++pods}`;
+  const pod = track(new Pod(role, id, await freePort(), options));
+  await pod.start();
+  return pod;
+}
+
+export class Pod {
+  readonly role: 'broker' | 'runtime';
+  readonly id: string;
+  readonly port: number;
+  readonly #options: PodOptions;
+  #process: Launched | undefined;
+
+  constructor(role: 'broker' | 'runtime', id: string, port: number, options: PodOptions) {
+    this.role = role;
+    this.id = id;
+    this.port = port;
+    this.#options = options;
+  }
+
+  get pid(): number {
+    return this.#process?.pid ?? 0;
+  }
+  get running(): boolean {
+    return this.#process?.running === true;
+  }
+  /** What it logged last. */
+  get output(): string {
+    return this.#process?.output ?? '';
+  }
+  /** Its log lines that say so, parsed. */
+  logged(message: string): readonly Readonly<Record<string, unknown>>[] {
+    return this.output
+      .split('\n')
+      .filter((line) => line.includes(message))
+      .flatMap((line) => {
+        try {
+          return [JSON.parse(line) as Record<string, unknown>];
+        } catch {
+          return [];
+        }
+      });
+  }
+
+  /** Start it, again under the same id if it has ended. Resolves when it is ready. */
+  async start(): Promise<void> {
+    const { nats, args = [], env = {}, program = CLI } = this.#options;
+    const words = [this.role, '--nats', nats, '--id', this.id, '--port', String(this.port), '--host', HOST];
+    const launched = new Launched(process.execPath, [program, ...words, ...args], {
+      cwd: ROOT,
+      env: { ...process.env, NODE_ENV: 'test', ...env },
+    });
+    this.#process = launched;
+    await waitUntil(async () => !launched.running || (await this.ready()), `${this.id} is ready`).catch(
+      async (error) => {
+        await launched.kill();
+        throw new Error(`${(error as Error).message}:\n${launched.output}`);
+      },
+    );
+    if (!launched.running) throw new Error(`${this.id} ended at its start:\n${launched.output}`);
+  }
+
+  /** What its readiness endpoint says. */
+  async ready(): Promise<boolean> {
+    return (await this.get('/readyz')).status === 200;
+  }
+
+  async get(route: string): Promise<{ readonly status: number; readonly text: string }> {
+    const response = await fetch(`http://${HOST}:${this.port}${route}`, {
+      signal: AbortSignal.timeout(2_000),
+    });
+    return { status: response.status, text: await response.text() };
+  }
+
+  /** SIGSTOP it and its workers, as a frozen machine would. */
+  pause(): void {
+    for (const pid of this.#tree()) signal(pid, 'SIGSTOP');
+  }
+
+  resume(): void {
+    for (const pid of this.#tree()) signal(pid, 'SIGCONT');
+  }
+
+  /** SIGKILL. Resolves when the process is gone; its workers follow by themselves. */
+  async kill(): Promise<void> {
+    await this.#process?.kill();
+  }
+
+  /** SIGTERM, and wait for its end however long it drains. Resolves to the exit code. */
+  async drain(): Promise<number | null> {
+    this.#process?.signal('SIGTERM');
+    await this.#process?.exited;
+    return this.#process?.exitCode ?? null;
+  }
+
+  async stop(): Promise<void> {
+    if (!this.running) return;
+    this.resume();
+    await this.kill();
+  }
+
+  /** Its process and the children of that. */
+  #tree(): readonly number[] {
+    const { pid } = this;
+    if (!this.running) return [];
+    try {
+      const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+      return [pid, ...(children === '' ? [] : children.split(' ').map(Number))];
+    } catch {
+      return [pid];
+    }
+  }
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // It has ended meanwhile.
+  }
+}

@@ -1,0 +1,180 @@
+/**
+ * A TCP proxy between a pod and a server: the link that a test cuts, stalls and leads elsewhere.
+ *
+ * X1  A cut is a reset: what is under way in either direction may be lost, and both sides learn of it.
+ * X2  A stall is silence: connections stay, bytes and ends are held and arrive in order afterwards.
+ */
+import { connect, createServer, type Server as Listener, type Socket } from 'node:net';
+import { freePort, HOST, track } from './processes.ts';
+
+/** `toTarget`: requests; `fromTarget`: answers. */
+export type Direction = 'toTarget' | 'fromTarget';
+
+export interface TcpProxy {
+  readonly host: string;
+  readonly port: number;
+  /** How many clients are connected. */
+  readonly connections: number;
+  /** How many bytes were passed on, over all connections. */
+  readonly bytes: Readonly<Record<Direction, number>>;
+  /** `nats://127.0.0.1:<port>` for 'nats'. */
+  url(scheme: string): string;
+  /** Resets all connections and refuses new ones (X1). */
+  cut(): void;
+  /** Accepts connections again. */
+  restore(): Promise<void>;
+  /**
+   * Holds bytes (X2), in one direction or, by default, in both; new connections are accepted, and held too. With
+   * 'fromTarget' alone a request is carried out and nobody hears of it.
+   */
+  stall(direction?: Direction): void;
+  /** Lets everything flow again. */
+  resume(): void;
+  /** Resets all connections; new ones go to this port. */
+  target(port: number): void;
+  /** Cuts, for good. */
+  stop(): Promise<void>;
+}
+
+/** Starts a proxy on a free loopback port, to a port of loopback. */
+export async function startProxy(targetPort: number): Promise<TcpProxy> {
+  const proxy = new OwnProxy(targetPort, await freePort());
+  await proxy.restore();
+  return track(proxy);
+}
+
+class OwnProxy implements TcpProxy {
+  readonly host = HOST;
+  readonly port: number;
+  readonly bytes = { toTarget: 0, fromTarget: 0 };
+  #targetPort: number;
+  #listener: Listener | undefined;
+  #stopped = false;
+  readonly #links = new Set<Link>();
+  readonly #stalled = new Set<Direction>();
+
+  constructor(targetPort: number, port: number) {
+    this.#targetPort = targetPort;
+    this.port = port;
+  }
+
+  get connections(): number {
+    return this.#links.size;
+  }
+
+  url(scheme: string): string {
+    return `${scheme}://${HOST}:${this.port}`;
+  }
+
+  cut(): void {
+    this.#listener?.close();
+    this.#listener = undefined;
+    this.#reset();
+  }
+
+  restore(): Promise<void> {
+    if (this.#stopped) return Promise.reject(new Error('the proxy is stopped'));
+    if (this.#listener !== undefined) return Promise.resolve();
+    const listener = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (client) =>
+      this.#join(client),
+    );
+    this.#listener = listener;
+    return new Promise((resolve, reject) => {
+      listener.once('error', reject);
+      // A cut may come before the listening.
+      listener.once('close', resolve);
+      listener.listen({ port: this.port, host: HOST, exclusive: true }, resolve);
+    });
+  }
+
+  stall(direction?: Direction): void {
+    for (const one of direction === undefined ? (['toTarget', 'fromTarget'] as const) : [direction]) {
+      this.#stalled.add(one);
+    }
+    this.#regulate();
+  }
+
+  resume(): void {
+    this.#stalled.clear();
+    this.#regulate();
+  }
+
+  target(port: number): void {
+    this.#targetPort = port;
+    this.#reset();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.cut();
+  }
+
+  #join(client: Socket): void {
+    const target = connect({ port: this.#targetPort, host: HOST, allowHalfOpen: true });
+    const link: Link = {
+      toTarget: new Flow(client, target, (count) => (this.bytes.toTarget += count)),
+      fromTarget: new Flow(target, client, (count) => (this.bytes.fromTarget += count)),
+      reset: () => {
+        this.#links.delete(link);
+        // A socket that is still connecting cannot be reset.
+        for (const socket of [client, target])
+          socket.connecting ? socket.destroy() : socket.resetAndDestroy();
+      },
+    };
+    this.#links.add(link);
+    for (const socket of [client, target]) {
+      socket.setNoDelay(true);
+      socket.on('error', link.reset);
+      // Both ends were passed on: each side closes by itself.
+      socket.on('close', () => client.destroyed && target.destroyed && this.#links.delete(link));
+    }
+    this.#regulate();
+  }
+
+  #regulate(): void {
+    for (const link of this.#links) {
+      link.toTarget.hold(this.#stalled.has('toTarget'));
+      link.fromTarget.hold(this.#stalled.has('fromTarget'));
+    }
+  }
+
+  #reset(): void {
+    for (const link of [...this.#links]) link.reset();
+  }
+}
+
+interface Link extends Record<Direction, Flow> {
+  reset(): void;
+}
+
+/** One direction of one connection: not read while it is held or while the other side does not take more. */
+class Flow {
+  readonly #from: Socket;
+  #held = true;
+  #full = false;
+
+  constructor(from: Socket, to: Socket, count: (bytes: number) => void) {
+    this.#from = from;
+    from.on('data', (chunk) => {
+      count(chunk.length);
+      this.#full = !to.write(chunk);
+      this.#regulate();
+    });
+    from.on('end', () => to.end());
+    to.on('drain', () => {
+      this.#full = false;
+      this.#regulate();
+    });
+    this.#regulate();
+  }
+
+  hold(held: boolean): void {
+    this.#held = held;
+    this.#regulate();
+  }
+
+  #regulate(): void {
+    if (this.#held || this.#full) this.#from.pause();
+    else this.#from.resume();
+  }
+}

@@ -1,0 +1,152 @@
+/** When a call counts as taken, as lost and as nobody's, whatever the bus does. */
+import { describe, expect, it } from 'vitest';
+import { type Body, type Bus, BusError, type BusErrorCode } from '../../src/bus/bus.ts';
+import type { CallTool } from '../../src/protocol.ts';
+import { ToolCalls } from '../../src/session/toolcalls.ts';
+import { subjectsOf } from '../../src/subjects.ts';
+import { VirtualClock } from '../support/clock.ts';
+
+const subjects = subjectsOf('test');
+const MESSAGE: CallTool = {
+  t: 'call',
+  key: 's1/e1/0',
+  session: 's1',
+  execution: 'e1',
+  index: 0,
+  name: 'a',
+  args: '',
+  epoch: 1,
+  notAfterMs: 1_000,
+  maxPayloadBytes: 1_000,
+};
+const TAKEN: Body = { ok: true, value: { provider: 'p1' }, epoch: 1 };
+type Answer = Body | BusErrorCode | 'DISCONNECTED';
+
+/** `answers` by subject; `reached`: whether the server can be. */
+function setUp() {
+  const clock = new VirtualClock();
+  const world = { reached: true, answers: new Map<string, Answer>(), probes: 0 };
+  const told: string[] = [];
+  const bus: Partial<Bus> = {
+    maxPayloadBytes: 1_000_000,
+    request: async (subject) => {
+      const answer = world.answers.get(subject) ?? 'NO_RESPONDERS';
+      if (typeof answer === 'string') throw new BusError(answer as BusErrorCode, subject, 'as the test says');
+      return answer;
+    },
+    publish: (subject) => {
+      if (subject === subjects.providerProbe && world.reached) world.probes++;
+    },
+    flush: async () => {
+      if (!world.reached) throw new BusError('TIMEOUT', '', 'the server is away');
+    },
+  };
+  const calls = new ToolCalls({
+    session: 's1',
+    bus: bus as Bus,
+    clock,
+    subjects,
+    mayAct: () => true,
+    makeCall: () => MESSAGE,
+    subjectOf: ({ name }) => subjects.tool(name),
+    isOpen: () => true,
+    isCommitted: () => true,
+    onLost: () => void told.push('lost'),
+    onUnprovided: () => void told.push('unprovided'),
+    onEnded: (_execution, _index, { end }) => void told.push(end.ok === false ? end.code : 'ended'),
+  });
+  const dispatch = async (answer: Answer): Promise<void> => {
+    world.answers.set(subjects.tool('a'), answer);
+    await calls.dispatch('e1', 0, 'call');
+    await clock.settle();
+  };
+  /** Sweeps as an owner does. */
+  const pass = async (ms: number): Promise<void> => {
+    for (let passed = 0; passed < ms; passed += 250) {
+      await clock.advance(250);
+      calls.sweep();
+      await clock.settle();
+    }
+  };
+  return { world, told, calls, dispatch, pass };
+}
+
+describe('a call whose request', () => {
+  it.each(['NO_RESPONDERS', 'DISCONNECTED', 'BAD_SUBJECT'] as const)(
+    'certainly reached nobody was not started: %s',
+    async (code) => {
+      const { told, dispatch, world } = setUp();
+      await dispatch(code);
+      expect([told, world.probes]).toEqual([['unprovided'], 0]);
+    },
+  );
+
+  it.each(['TIMEOUT', 'CLOSED', 'FORBIDDEN'] as const)(
+    'may have reached somebody is lost when nobody answers for it: %s',
+    async (code) => {
+      const { told, dispatch, pass, world } = setUp();
+      await dispatch(code);
+      await pass(2_000);
+      expect(told).toEqual([]);
+      await pass(750);
+      expect(told).toEqual(['lost']);
+      expect(world.probes).toBe(5);
+    },
+  );
+
+  it('may have reached somebody is not lost while nobody can be asked', async () => {
+    const { told, dispatch, pass, world } = setUp();
+    world.reached = false;
+    await dispatch('TIMEOUT');
+    await pass(60_000);
+    expect(told).toEqual([]);
+    world.reached = true;
+    await pass(4_000);
+    expect(told).toEqual(['lost']);
+    expect(world.probes).toBeGreaterThanOrEqual(5);
+  });
+
+  it('may have reached somebody is not lost when that one answers', async () => {
+    const { told, dispatch, pass, calls } = setUp();
+    await dispatch('TIMEOUT');
+    calls.hear({ t: 'alive', key: MESSAGE.key, provider: 'p1' });
+    await pass(1_500);
+    expect(told).toEqual([]);
+  });
+
+  it('is too large for the bus ends at once', async () => {
+    const { told, dispatch } = setUp();
+    await dispatch('PAYLOAD_TOO_LARGE');
+    expect(told).toEqual(['SERIALIZATION_ERROR']);
+  });
+});
+
+describe('a call that a provider has', () => {
+  it('is lost as soon as the provider is known to be gone', async () => {
+    const { told, dispatch, pass } = setUp();
+    await dispatch(TAKEN);
+    await pass(2_500);
+    expect(told).toEqual(['lost']);
+  });
+
+  it('is lost when the provider is silent for five questions', async () => {
+    const { told, dispatch, pass, world } = setUp();
+    world.answers.set(subjects.providerCmd('p1'), 'TIMEOUT');
+    await dispatch(TAKEN);
+    await pass(9_000);
+    expect(told).toEqual([]);
+    await pass(3_000);
+    expect(told).toEqual(['lost']);
+  });
+
+  it.each(['DISCONNECTED', 'CLOSED', 'FORBIDDEN'] as const)(
+    'is not lost while nothing can be asked: %s',
+    async (code) => {
+      const { told, dispatch, pass, world } = setUp();
+      world.answers.set(subjects.providerCmd('p1'), code);
+      await dispatch(TAKEN);
+      await pass(60_000);
+      expect(told).toEqual([]);
+    },
+  );
+});
