@@ -241,6 +241,10 @@ export function lose(draft: Draft, id: string, attempt: string, alone: boolean |
   place(draft, ended);
 }
 
+/** In the place of an attempt's entries: it made another call than before, or more than it may. */
+const ANOTHER = -1;
+const TOO_MANY = -2;
+
 // ---- reports ---------------------------------------------------------------------------------------------
 
 export function takeReport(draft: Draft, event: Reported): void {
@@ -253,7 +257,11 @@ export function takeReport(draft: Draft, event: Reported): void {
   for (const item of event.items) {
     if (!takeItem(draft, execution, attempt, item, isLast(execution, event.end))) break;
   }
-  if (attempt.entries < 0) return nondeterministic(draft, execution);
+  if (attempt.entries === ANOTHER) return nondeterministic(draft, execution);
+  if (attempt.entries === TOO_MANY) {
+    const message = `The script made more than ${execution.limits.maxToolCalls} tool calls`;
+    return fail(draft, execution, { code: 'TOOL_CALL_LIMIT_EXCEEDED', message });
+  }
   if (event.end !== undefined) return takeEnd(draft, execution, event.end);
   if (!event.waiting || event.received < execution.deliveries) return;
   if (attempt.entries < execution.entries) return nondeterministic(draft, execution); // T3
@@ -315,13 +323,18 @@ function takeItem(
     }
     default: {
       if (item.index !== attempt.entries) {
-        attempt.entries = -1; // T3
+        attempt.entries = ANOTHER; // T3
         return false;
       }
       attempt.entries++;
       if (item.index < execution.entries) return true;
       execution.entries++;
       draft.activations = 0;
+      // The guest counts as well; a runtime that fell is not believed.
+      if (item.kind === 'call' && execution.toolCalls >= execution.limits.maxToolCalls) {
+        attempt.entries = TOO_MANY;
+        return false;
+      }
       if (item.kind === 'sleep') enterSleep(draft, execution, item);
       else enterCall(draft, execution, item, last);
       return true;

@@ -5,7 +5,6 @@ import type { Bus } from './bus/bus.ts';
 import { MemoryBusServer } from './bus/memory.ts';
 import { NatsLink, type NatsOptions } from './bus/nats.ts';
 import { systemClock } from './clock.ts';
-import { invalidArgument } from './errors.ts';
 import { MemoryStore } from './store/memory.ts';
 import { type RedisNotice, RedisStore, type RedisStoreOptions } from './store/redis/store.ts';
 import type { Store } from './store/store.ts';
@@ -24,10 +23,6 @@ export interface StoreSource {
   readonly connected: boolean;
 }
 
-/** Where NATS is looked for if nothing is said. */
-export const DEFAULT_NATS = 'nats://127.0.0.1:4222';
-
-export type NatsSource = string | readonly string[] | NatsOptions;
 export type RedisSource = RedisStoreOptions['redis'];
 
 export interface StoreSettings {
@@ -40,31 +35,14 @@ export interface StoreSettings {
 
 /** The NATS server, or this process's memory. Rejects with an EnclaveError UNAVAILABLE if no server answers. */
 export async function openBus(
-  nats: NatsSource | undefined,
+  nats: NatsOptions | undefined,
   onError: (error: unknown, subject: string) => void,
 ): Promise<BusSource> {
   if (nats === undefined) {
     const server = new MemoryBusServer({ clock: systemClock, onError });
     return { connect: (name) => server.connect(name), connected: true, close: () => server.close() };
   }
-  return NatsLink.open({ ...natsOptions(nats), onError });
-}
-
-/** The option as it was given, once it is known not to be something else. Throws INVALID_ARGUMENT naming `key`. */
-export function natsSource(source: NatsSource, key: string): NatsSource {
-  if (typeof source === 'string' && /^https?:/i.test(source))
-    throw invalidArgument(key, 'must be a nats:// or tls:// url: there is no gateway for http yet');
-  const valid =
-    typeof source === 'string' || Array.isArray(source) || (typeof source === 'object' && source !== null);
-  if (!valid) throw invalidArgument(key, 'must be a nats:// url, a list of such, or options');
-  return source;
-}
-
-/** NATS by its options or only by its servers. */
-export function natsOptions(nats: NatsSource): NatsOptions {
-  return typeof nats === 'string' || Array.isArray(nats)
-    ? { servers: nats as string | readonly string[] }
-    : (nats as NatsOptions);
+  return NatsLink.open({ ...nats, onError });
 }
 
 /** Redis, or this process's memory. Rejects with an EnclaveError UNAVAILABLE if no server answers. */

@@ -1,6 +1,6 @@
 /** A broker as a process of its own: `createSystem` with the role `broker`, and the endpoints that an operator asks. */
 import { checkKeys } from './arguments.ts';
-import { DEFAULT_NATS } from './backends.ts';
+import { DEFAULT_NATS } from './natssource.ts';
 import { Served } from './served.ts';
 import { type CreateSystemOptions, checkSystemOptions, createSystem, type System } from './system.ts';
 

@@ -19,6 +19,8 @@ import {
 } from './commands/sessions.ts';
 import { ENVIRONMENT, fromEnv, labelsFrom, natsFromEnv, numberFromEnv, wholeNumber } from './env.ts';
 import { EnclaveError } from './errors.ts';
+import { addNamespace, initIdentities, issue, listIssued, revoke } from './identities/files.ts';
+import type { Role as IdentityRole } from './identities/permissions.ts';
 import type { RuntimePoolOptions } from './options.ts';
 
 const program = new Command('enclave')
@@ -103,6 +105,8 @@ interface BrokerCommand extends ServingOptions {
   readonly leaseTtl?: number;
   readonly scan?: number;
   readonly sessionTimeout?: number;
+  readonly hibernateAfter?: number;
+  readonly parkAfter?: number;
   readonly maxSessions?: number;
   readonly routing?: string;
   readonly runtimePool?: string;
@@ -127,6 +131,16 @@ serving(program.command('broker'))
     whole('--session-timeout'),
   )
   .option(
+    '--hibernate-after <ms>',
+    'a session with nothing to do is put away after this (ENCLAVE_HIBERNATE_AFTER_MS)',
+    whole('--hibernate-after'),
+  )
+  .option(
+    '--park-after <ms>',
+    'a script that sleeps for longer holds no isolate meanwhile (ENCLAVE_PARK_AFTER_MS)',
+    whole('--park-after'),
+  )
+  .option(
     '--max-sessions <count>',
     'sessions with an actor here (ENCLAVE_MAX_SESSIONS)',
     whole('--max-sessions'),
@@ -147,6 +161,8 @@ serving(program.command('broker'))
         leaseTtlMs: options.leaseTtl ?? numberFromEnv('ENCLAVE_LEASE_TTL_MS'),
         scanIntervalMs: options.scan ?? numberFromEnv('ENCLAVE_SCAN_MS'),
         sessionTimeout: options.sessionTimeout ?? numberFromEnv('ENCLAVE_SESSION_TIMEOUT_MS'),
+        hibernateAfterMs: options.hibernateAfter ?? numberFromEnv('ENCLAVE_HIBERNATE_AFTER_MS'),
+        parkAfterMs: options.parkAfter ?? numberFromEnv('ENCLAVE_PARK_AFTER_MS'),
         maxConcurrentSessions: options.maxSessions ?? numberFromEnv('ENCLAVE_MAX_SESSIONS'),
         routingStrategy: strategy as 'label-match' | undefined,
         routingRules: rules as readonly [] | undefined,
@@ -308,6 +324,61 @@ session(sessions.command('close'))
   .description('end a session: what runs is cancelled, its results stay for a while')
   .argument('<session>')
   .action((id: string, options: SessionsOptions) => closeSession(id, clusterOf(options)));
+
+// ---- identities ------------------------------------------------------------------------------------------
+
+const identities = program
+  .command('identities')
+  .description('NATS credentials, one for each process: see SECURITY.md');
+interface IdentityOptions {
+  readonly namespace: string;
+  readonly role: IdentityRole;
+  readonly id: string;
+  readonly expiresIn?: number;
+}
+const identity = (command: Command): Command =>
+  command
+    .argument('<dir>', 'where the keys are kept: keep it secret')
+    .option('--namespace <name>', 'the tenant', 'default')
+    .requiredOption('--role <role>', 'broker, runtime, provider, client or observer')
+    .requiredOption('--id <name>', 'names the process');
+
+identities
+  .command('init')
+  .description('make an operator and a namespace; print the file that the servers include')
+  .argument('<dir>')
+  .option('--namespace <name>', 'the first tenant', 'default')
+  .action(async (dir: string, { namespace }: { readonly namespace: string }) =>
+    print(await initIdentities(dir, [namespace])),
+  );
+identities
+  .command('add')
+  .description('add a namespace; servers know it after SIGHUP')
+  .argument('<dir>')
+  .argument('<namespace>')
+  .action((dir: string, namespace: string) => addNamespace(dir, namespace));
+identity(identities.command('issue'))
+  .description('issue credentials; print their file, for ENCLAVE_NATS_CREDS')
+  .option('--expires-in <seconds>', 'default: never', whole('--expires-in'))
+  .action(async (dir: string, { namespace, role, id, expiresIn }: IdentityOptions) =>
+    print(await issue(dir, { namespace, role, id, expiresInSeconds: expiresIn })),
+  );
+identity(identities.command('revoke'))
+  .description('revoke all that was issued to an identity; servers know it after SIGHUP')
+  .action(async (dir: string, { namespace, role, id }: IdentityOptions) =>
+    print(`revoked: ${await revoke(dir, { namespace, role, id })}`),
+  );
+identities
+  .command('ls')
+  .description('who was issued what')
+  .argument('<dir>')
+  .action(async (dir: string) => {
+    for (const one of await listIssued(dir)) print(JSON.stringify(one));
+  });
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
 
 // ---- rerun -----------------------------------------------------------------------------------------------
 

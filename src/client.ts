@@ -1,7 +1,6 @@
 /** A client as services embed it: the session API of `createSystem` over a connection that comes back by itself. */
 import type { ExecutionEvent } from '../actors/events.ts';
 import { checkIsolation, checkKeys } from './arguments.ts';
-import { DEFAULT_NATS, type NatsSource, natsOptions, natsSource } from './backends.ts';
 import { NatsLink, type NatsOptions } from './bus/nats.ts';
 import { SessionClient } from './client/client.ts';
 import { type AllEventsOptions, type RunOptions, resolveRun, type SpawnOptions } from './client/options.ts';
@@ -9,6 +8,8 @@ import type { SessionRef } from './client/session.ts';
 import { systemClock } from './clock.ts';
 import { EnclaveError, invalidArgument } from './errors.ts';
 import { Fallback, type FallbackOption } from './fallback.ts';
+import { memberOf } from './member.ts';
+import { DEFAULT_NATS, type NatsSource, natsOptions, natsSource } from './natssource.ts';
 import { type ResolvedSessionLimits, resolveSessionLimits, type SessionLimitOptions } from './options.ts';
 import type { JournalRead, SessionListed } from './protocol.ts';
 import type { ExecutionResult } from './result.ts';
@@ -31,8 +32,10 @@ export interface ReconnectionOptions {
 export interface EnclaveClientOptions {
   /** The NATS servers that the brokers use: `nats://` or `tls://` urls, or options with credentials. Default `nats://127.0.0.1:4222`. */
   readonly serverUrl?: NatsSource | undefined;
-  /** Default `'default'`. */
+  /** Default: that of the credentials, or `'default'`. */
   readonly namespace?: string | undefined;
+  /** Names this client: no other that lives may have it. Default: that of the credentials, or a new one. */
+  readonly id?: string | undefined;
   readonly reconnection?: ReconnectionOptions | undefined;
   /** Longest wait for the answer to a command, and for the result of `run`, in ms. Default 60,000; 1 to 86,400,000. After it UNAVAILABLE or TIMEOUT, with what is certain as `outcome`. The result of an execution of a session is waited for as long as it runs. */
   readonly timeout?: number | undefined;
@@ -48,7 +51,7 @@ export interface EnclaveClientOptions {
   readonly fallback?: FallbackOption | undefined;
 }
 
-const KEYS = ['serverUrl', 'namespace', 'reconnection', 'timeout', 'limits', 'isolation', 'fallback'];
+const KEYS = ['serverUrl', 'namespace', 'id', 'reconnection', 'timeout', 'limits', 'isolation', 'fallback'];
 const RECONNECTION_KEYS = ['enabled', 'maxAttempts', 'backoffMultiplier', 'initialDelayMs', 'maxDelayMs'];
 const DEFAULT_TIMEOUT_MS = 60_000;
 const MAX_TIMEOUT_MS = 86_400_000;
@@ -66,7 +69,8 @@ interface Connected {
  */
 export class EnclaveClient implements AsyncDisposable {
   readonly #nats: NatsOptions;
-  readonly #namespace: string;
+  readonly #namespace: string | undefined;
+  readonly #id: string | undefined;
   readonly #timeoutMs: number;
   readonly #limits: ResolvedSessionLimits;
   readonly #isolation: Isolation;
@@ -79,12 +83,14 @@ export class EnclaveClient implements AsyncDisposable {
     checkKeys(options, KEYS, 'options');
     const {
       serverUrl = DEFAULT_NATS,
-      namespace = 'default',
+      namespace,
+      id,
       reconnection = {},
       timeout = DEFAULT_TIMEOUT_MS,
     } = options;
-    if (typeof namespace !== 'string' || !ID.test(namespace))
-      throw invalidArgument('options.namespace', 'must be 1 to 64 of A-Z, a-z, 0-9, _ and -');
+    for (const [key, name] of Object.entries({ namespace, id }))
+      if (name !== undefined && (typeof name !== 'string' || !ID.test(name)))
+        throw invalidArgument(`options.${key}`, 'must be 1 to 64 of A-Z, a-z, 0-9, _ and -');
     if (!Number.isInteger(timeout) || timeout < 1 || timeout > MAX_TIMEOUT_MS)
       throw invalidArgument('options.timeout', `must be a whole number from 1 to ${MAX_TIMEOUT_MS} ms`);
     this.#nats = {
@@ -93,6 +99,7 @@ export class EnclaveClient implements AsyncDisposable {
     };
     NatsLink.check(this.#nats, 'options.serverUrl');
     this.#namespace = namespace;
+    this.#id = id;
     this.#timeoutMs = timeout;
     this.#limits = resolveSessionLimits(options.limits, undefined, 'options.limits');
     this.#isolation = checkIsolation(options.isolation, 'options.isolation') ?? 'context';
@@ -192,12 +199,18 @@ export class EnclaveClient implements AsyncDisposable {
   }
 
   async #connect(): Promise<Connected> {
-    const link = await NatsLink.open(this.#nats);
+    const { nats, namespace, id } = await memberOf({
+      nats: this.#nats,
+      role: 'client',
+      namespace: this.#namespace,
+      id: this.#id,
+    });
+    const link = await NatsLink.open(nats);
     const client = new SessionClient({
-      id: systemClock.id(),
+      id,
       bus: link.connect('client'),
       clock: systemClock,
-      subjects: subjectsOf(this.#namespace),
+      subjects: subjectsOf(namespace),
       defaults: { limits: this.#limits, isolation: this.#isolation },
       timeoutMs: this.#timeoutMs,
       runTimeoutMs: this.#timeoutMs,

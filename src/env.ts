@@ -33,6 +33,8 @@ export const ENVIRONMENT = {
   ENCLAVE_HEARTBEAT_MS: 'between the heartbeats of a runtime, in ms',
   ENCLAVE_LEASE_TTL_MS: 'life of a broker’s lease, in ms',
   ENCLAVE_SCAN_MS: 'how often a broker looks for sessions without an owner, in ms',
+  ENCLAVE_HIBERNATE_AFTER_MS: 'a session with nothing to do is put away after this, in ms',
+  ENCLAVE_PARK_AFTER_MS: 'a script that sleeps for longer holds no isolate meanwhile, in ms',
   ENCLAVE_DRAIN_GRACE_MS: 'how long a drain waits, in ms',
   ENCLAVE_SESSION_TIMEOUT_MS: 'sessions expire after this long without activity, in ms',
   ENCLAVE_MAX_SESSIONS: 'sessions with an actor in one broker',

@@ -7,7 +7,7 @@ export {
   PROTOCOL_VERSION,
 } from '../actors/events.ts';
 export { createWorkerPoolAdapter, type WorkerPoolAdapter } from './adapter.ts';
-export type { NatsSource, RedisSource } from './backends.ts';
+export type { RedisSource } from './backends.ts';
 export { EnclaveBroker, type EnclaveBrokerOptions } from './broker.ts';
 export type { NatsOptions, NatsReconnectOptions, NatsTlsOptions } from './bus/nats.ts';
 export type { ExecutionHandle } from './client/execution.ts';
@@ -24,7 +24,9 @@ export { EnclaveClient, type EnclaveClientOptions, type ReconnectionOptions } fr
 export { Enclave, type EnclaveConfig, type EnclaveStats, type RunOptions } from './enclave.ts';
 export { EnclavePool, type EnclavePoolOptions } from './enclavepool.ts';
 export { EnclaveError, type ErrorCode, type ExecutionError, type Outcome } from './errors.ts';
+export { type EventSchemas, eventSchemas, type JsonSchema } from './eventschemas.ts';
 export type { FallbackOption } from './fallback.ts';
+export type { NatsSource } from './natssource.ts';
 export {
   type Limits,
   type ResolvedLimits,

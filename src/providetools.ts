@@ -1,10 +1,11 @@
 /** Tools of a service that is no broker: a tool provider of its own, over NATS. */
 import type { Logger } from 'pino';
 import { checkKeys, checkObservers } from './arguments.ts';
-import type { NatsSource } from './backends.ts';
-import { type NatsConnectionOptions, NatsLink, type NatsOptions } from './bus/nats.ts';
+import { type NatsConnectionOptions, NatsLink } from './bus/nats.ts';
 import { systemClock } from './clock.ts';
 import { invalidArgument } from './errors.ts';
+import { memberOf } from './member.ts';
+import type { NatsSource } from './natssource.ts';
 import { ID, subjectsOf } from './subjects.ts';
 import type { Tool } from './tools/define.ts';
 import { ToolProvider } from './tools/provider.ts';
@@ -61,14 +62,22 @@ export async function provideTools(
 ): Promise<ToolService> {
   checkKeys(options, KEYS, 'options');
   checkObservers({ logger: options.logger }, 'options');
-  const { namespace = 'default', id = `tools-${systemClock.id()}`, logger } = options;
-  if (!isId(namespace)) throw invalidArgument('options.namespace', ID_RULE);
-  if (!isId(id)) throw invalidArgument('options.id', ID_RULE);
+  const { logger } = options;
+  if (options.namespace !== undefined && !isId(options.namespace))
+    throw invalidArgument('options.namespace', ID_RULE);
+  if (options.id !== undefined && !isId(options.id)) throw invalidArgument('options.id', ID_RULE);
   const drainMs = graceOf(options.drainMs ?? DRAIN_MS, 'options.drainMs');
   const registry = registryOf(tools);
+  const member = await memberOf({
+    nats: isConnection(nats) ? { connection: nats } : nats,
+    role: 'provider',
+    namespace: options.namespace,
+    id: options.id,
+  });
+  const { namespace, id } = member;
   const log = logger?.child({ provider: id });
   const link = await NatsLink.open({
-    ...natsOptions(nats),
+    ...member.nats,
     onError: (error, subject) => log?.error({ err: error, subject }, 'a message could not be handled'),
   });
   const bus = link.connect(id);
@@ -132,14 +141,6 @@ function registryOf(tools: readonly Tool[] | ToolRegistry): ToolRegistry {
   if (typeof registry?.names !== 'function' || typeof registry.resolve !== 'function')
     throw invalidArgument('tools', 'must be an array of tools made by defineTool');
   return registry as ToolRegistry;
-}
-
-/** Not that of backends.ts: a service that provides tools need not load what keeps sessions. */
-function natsOptions(nats: ToolServiceNats): NatsOptions {
-  if (isConnection(nats)) return { connection: nats };
-  return typeof nats === 'string' || Array.isArray(nats)
-    ? { servers: nats as string | readonly string[] }
-    : (nats as NatsOptions);
 }
 
 function isConnection(nats: ToolServiceNats): nats is NatsConnectionOptions['connection'] {

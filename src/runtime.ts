@@ -2,8 +2,8 @@
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { checkKeys, isRecord } from './arguments.ts';
-import { DEFAULT_NATS, type NatsSource, natsSource } from './backends.ts';
 import { invalidArgument } from './errors.ts';
+import { DEFAULT_NATS, type NatsSource, natsSource } from './natssource.ts';
 import type { WorkerPoolOptions } from './options.ts';
 import { Served } from './served.ts';
 import { type CreateSystemOptions, checkSystemOptions, createSystem } from './system.ts';

@@ -1,8 +1,9 @@
 /** The option `runtimePool`: how many runtimes there are to be, and what starts and ends them. */
-import { natsOptions } from './backends.ts';
+
 import type { NatsOptions } from './bus/nats.ts';
 import { systemClock } from './clock.ts';
 import { invalidArgument } from './errors.ts';
+import { natsOptions } from './natssource.ts';
 import { type ResolvedSystemOptions, resolveRuntimePool } from './options.ts';
 import { LocalRuntimes } from './provision/processes.ts';
 import type { Provisioner } from './provision/provisioner.ts';

@@ -5,19 +5,14 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { ExecutionEvent } from '../actors/events.ts';
 import { checkIsolation, checkObservers, labelsOf, oneOf } from './arguments.ts';
-import {
-  type BusSource,
-  type NatsSource,
-  openBus,
-  openStore,
-  type RedisSource,
-  type StoreSource,
-} from './backends.ts';
+import { type BusSource, openBus, openStore, type RedisSource, type StoreSource } from './backends.ts';
 import { SessionClient } from './client/client.ts';
 import type { AllEventsOptions, RunOptions, SpawnOptions } from './client/options.ts';
 import type { SessionRef } from './client/session.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { EnclaveError, invalidArgument } from './errors.ts';
+import { type Member, memberOf } from './member.ts';
+import type { NatsSource } from './natssource.ts';
 import { BrokerNode, type NodeContext, RuntimeNode } from './nodes.ts';
 import type { Checks } from './ops/health.ts';
 import { logStore } from './ops/logs.ts';
@@ -103,6 +98,8 @@ interface Made {
   /** Undefined where no broker is hosted. */
   readonly store: StoreSource | undefined;
   readonly keeping: PoolKeeping | undefined;
+  /** Who this process is to the cluster; undefined within one process. */
+  readonly member: Member | undefined;
 }
 
 /**
@@ -116,12 +113,13 @@ export class System implements AsyncDisposable {
   readonly #runtimes: readonly RuntimeNode[];
   readonly #client: SessionClient;
   readonly #directory: Directory;
+  #listening = false;
   #state: 'new' | 'started' | 'draining' | 'closed' = 'new';
   #closing: Promise<void> | undefined;
 
   /** @internal Use {@link createSystem}. */
   constructor(made: Made) {
-    const { settings, options, tools, bus, store, keeping } = made;
+    const { settings, options, tools, bus, store, keeping, member } = made;
     const { logger, registry, labels = {}, isolation = 'context' } = options;
     this.#made = made;
     const clock = this.#clock;
@@ -137,7 +135,8 @@ export class System implements AsyncDisposable {
       (id) => new RuntimeNode(id, context, labels),
     );
     this.#client = new SessionClient({
-      id: clock.id(),
+      // Where results are told is granted to the client of this name.
+      id: member?.id ?? clock.id(),
       bus: bus.connect('client'),
       clock,
       subjects,
@@ -152,11 +151,20 @@ export class System implements AsyncDisposable {
   /** @internal Resolves when sessions can be made. */
   async start(): Promise<void> {
     await Promise.all(this.#brokers.map((node) => node.start()));
-    if (this.#brokers.length === 0) this.#directory.start();
     // Brokers hear the first heartbeats.
     await Promise.all(this.#runtimes.map((node) => node.start()));
-    await this.#client.start();
+    // A runtime alone is no client before it is used as one: its identity may not be allowed to be.
+    if (this.#runtimes.length === 0 || this.#brokers.length > 0) await this.#client.start();
     if (this.#state === 'new') this.#state = 'started';
+  }
+
+  /** The directory of this process's broker, or one of its own, which begins to listen when it is asked first. */
+  get #known(): Directory {
+    if (this.#brokers.length === 0 && !this.#listening) {
+      this.#listening = true;
+      this.#directory.start();
+    }
+    return this.#directory;
   }
 
   /**
@@ -177,9 +185,9 @@ export class System implements AsyncDisposable {
     return this.#client.run<T>(code, options);
   }
 
-  /** The runtimes that are there, as their heartbeats show them: a new client knows them after a heartbeat of each. */
+  /** The runtimes that are there, as their heartbeats show them: a client listens from the first call on, and knows them after a heartbeat of each. */
   runtimes(): readonly RuntimeInfo[] {
-    return this.#directory.runtimes().map(({ runtime, labels, capacity, load, draining }) => ({
+    return this.#known.runtimes().map(({ runtime, labels, capacity, load, draining }) => ({
       id: runtime,
       labels,
       capacity,
@@ -190,7 +198,7 @@ export class System implements AsyncDisposable {
 
   /** The brokers that are there, the one with the fewest sessions first. */
   brokers(): readonly BrokerInfo[] {
-    return this.#directory.brokers().map(({ broker, sessions }) => ({ id: broker, sessions }));
+    return this.#known.brokers().map(({ broker, sessions }) => ({ id: broker, sessions }));
   }
 
   /** Events of one session, as by `session.events()`, or live ones of all sessions. */
@@ -262,7 +270,7 @@ export class System implements AsyncDisposable {
     this.#closing ??= (async () => {
       this.#state = 'closed';
       await this.#client.close();
-      if (this.#brokers.length === 0) this.#directory.stop();
+      if (this.#listening) this.#directory.stop();
       await Promise.all(this.#brokers.map((node) => node.close()));
       await this.#made.keeping?.close();
       await Promise.all(this.#runtimes.map((node) => node.close()));
@@ -291,12 +299,10 @@ export class System implements AsyncDisposable {
 const ROLES: readonly Role[] = ['broker', 'runtime'];
 
 /** The names of this process's brokers or runtimes. */
-function namesOf(role: Role, count: number, { options }: Made): readonly string[] {
-  const { nats, id } = options;
+function namesOf(role: Role, count: number, { options, member }: Made): readonly string[] {
   if (!rolesOf(options).includes(role)) return [];
-  const name =
-    id ?? (nats === undefined ? role : `${role}-${systemClock.id().replace(/[-_]/g, '').slice(0, 10)}`);
-  const numbered = count > 1 || (nats === undefined && id === undefined);
+  const name = member?.id ?? options.id ?? role;
+  const numbered = count > 1 || (member === undefined && options.id === undefined);
   return Array.from({ length: count }, (_, index) => (numbered ? `${name}-${index + 1}` : name));
 }
 
@@ -346,10 +352,11 @@ export function checkSystemOptions(options: CreateSystemOptions): void {
  */
 export async function createSystem(options: CreateSystemOptions = {}): Promise<System> {
   checkSystemOptions(options);
-  const settings = resolveSystemOptions(options);
+  const { redis, logger, ack, keyPrefix } = options;
+  const member = await whoIs(options);
+  const settings = resolveSystemOptions({ ...options, namespace: member?.namespace ?? options.namespace });
   const tools = toolsOf(options.tools);
-  const { nats, redis, logger, ack, keyPrefix } = options;
-  const bus = await openBus(nats, (error, subject) =>
+  const bus = await openBus(member?.nats, (error, subject) =>
     logger?.error({ err: error, subject }, 'a message could not be taken in'),
   );
   let store: StoreSource | undefined;
@@ -360,7 +367,7 @@ export async function createSystem(options: CreateSystemOptions = {}): Promise<S
       store = await openStore(redis, { namespace, maxEvents, ack, keyPrefix, onNotice });
     }
     const keeping = autoscalingOf(options)?.keep(settings);
-    const system = new System({ settings, options, tools, bus, store, keeping });
+    const system = new System({ settings, options, tools, bus, store, keeping, member });
     await system.start();
     return system;
   } catch (error) {
@@ -368,6 +375,12 @@ export async function createSystem(options: CreateSystemOptions = {}): Promise<S
     await store?.store.close();
     throw error;
   }
+}
+
+async function whoIs(options: CreateSystemOptions): Promise<Member | undefined> {
+  const { nats, namespace, id } = options;
+  const [role = 'client'] = rolesOf(options).toSorted(); // A broker with runtimes of its own is a broker.
+  return nats === undefined ? undefined : memberOf({ nats, role, namespace, id });
 }
 
 /** Throws INVALID_ARGUMENT. */

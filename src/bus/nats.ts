@@ -68,6 +68,7 @@ export class NatsLink {
       connection,
       requests: new Requests(connection, options.inboxPrefix, report),
       flushTimeoutMs: options.flushTimeoutMs,
+      mayAnswer: options.mayAnswer ?? (() => true),
       report,
       onSlow: (subject, dropped, handle) => this.#tell({ type: 'slow', subject, dropped, handle }),
     };

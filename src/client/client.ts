@@ -101,7 +101,12 @@ export class SessionClient {
     const request = resolveRun(code, options, defaults);
     const { limits } = request;
     const result = await runStateless(this.#context, {
-      script: { ...request, run: `run-${uuidv7(clock)}`, seed: seedWords(options.seed, clock), tell: inbox.subject },
+      script: {
+        ...request,
+        run: `run-${uuidv7(clock)}`,
+        seed: seedWords(options.seed, clock),
+        tell: inbox.subject,
+      },
       signal: options.signal,
       onEvent: options.onEvent,
       takeTimeoutMs,

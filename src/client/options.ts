@@ -136,7 +136,8 @@ export function resolveSpawn(options: SpawnOptions, defaults: ClientDefaults): S
     );
   }
   const { maxConcurrentExecutions = 1, ttlMs } = options;
-  if (ttlMs !== undefined && ttlMs !== 0) checkWhole(ttlMs, MIN_TTL_MS, MAX_TTL_MS, 'options.ttlMs', '0 (never), or ');
+  if (ttlMs !== undefined && ttlMs !== 0)
+    checkWhole(ttlMs, MIN_TTL_MS, MAX_TTL_MS, 'options.ttlMs', '0 (never), or ');
   checkWhole(maxConcurrentExecutions, 1, MAX_CONCURRENT, 'options.maxConcurrentExecutions');
   return {
     labels: labelsOf(options.labels, 'options.labels'),

@@ -113,11 +113,7 @@ export class Requests {
   }
 
   /** Ask any broker until one answers. `acts`: it does more than read. Rejects like {@link Requests.command}. */
-  async ask<T>(
-    verb: BrokerVerb,
-    body: Body,
-    acts = false,
-  ): Promise<Answer<T>> {
+  async ask<T>(verb: BrokerVerb, body: Body, acts = false): Promise<Answer<T>> {
     const doubt: Doubt = { acted: false };
     try {
       return await this.#ask<T>(verb, body, new Patience(this.#clock, this.#timeoutMs), doubt);
@@ -157,12 +153,7 @@ export class Requests {
     return await this.#ask<T>(verb, body, patience, { acted: false });
   }
 
-  async #ask<T>(
-    verb: BrokerVerb,
-    body: Body,
-    patience: Patience,
-    doubt: Doubt,
-  ): Promise<Answer<T>> {
+  async #ask<T>(verb: BrokerVerb, body: Body, patience: Patience, doubt: Doubt): Promise<Answer<T>> {
     const { session = '' } = body as { readonly session?: string };
     let atLeastMs = 0;
     for (;;) {
@@ -210,7 +201,7 @@ export class Requests {
       if (error.code === 'TIMEOUT') return { kind: 'silence' };
       if (error.code === 'CLOSED') throw new EnclaveError('CLOSED', 'The bus was closed', { cause: error });
       doubt.acted = acted;
-      if (error.code === 'NO_RESPONDERS') return { kind: 'nobody' };
+      if (error.code === 'NO_RESPONDERS' || error.code === 'DISCONNECTED') return { kind: 'nobody' };
       throw new EnclaveError('INVALID_ARGUMENT', `It is larger than the bus carries: ${error.message}`, {
         cause: error,
       });

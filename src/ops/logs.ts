@@ -39,7 +39,7 @@ export function logBroker(parent: Logger, broker: string): (notice: BrokerNotice
         );
       case 'session.taken_over':
         return logger.warn(
-          { session: notice.session, epoch: notice.epoch },
+          { session: notice.session, epoch: notice.epoch, from: notice.from },
           'session taken over with work in flight',
         );
       case 'session.fenced':

@@ -8,6 +8,8 @@
  *      unless the attempt ends as `lost`.
  *  A4  Exactly one report has an end, and it is the last one.
  *  A5  What is not acknowledged is bounded: by `maxUnacknowledgedBytes` and the last report.
+ *  A6  An owner that says nothing for {@link SILENT_MS} is asked whether it still wants the attempt: one that gave it up
+ *      while nobody could reach us says that it does not.
  */
 import type { AttemptEnd, Delivery, ScriptItem } from '../../actors/attempt.ts';
 import type { Clock } from '../clock.ts';
@@ -30,6 +32,8 @@ export interface AttemptPort {
 }
 
 const NOTHING: readonly ScriptItem[] = [];
+/** A living owner may be silent for longer where there is nothing to say: then it is heard of by its answer, in ms. */
+const SILENT_MS = 3_000;
 const LOST: AttemptEnd = { kind: 'lost', alone: false };
 
 export class Attempt {
@@ -143,7 +147,9 @@ export class Attempt {
   /** Send again what was sent `ageMs` ago or earlier. Returns for how long its owner has been silent, in ms. */
   sweep(now: number, ageMs: number): number {
     this.#resend(now, ageMs);
-    return now - this.#heardAt;
+    const silentMs = now - this.#heardAt;
+    if (silentMs >= SILENT_MS && this.#phase === 'running' && !this.owes) this.#ask();
+    return silentMs;
   }
 
   /** End it without a word. */
@@ -247,6 +253,22 @@ export class Attempt {
     this.#over = true;
     this.#report(NOTHING, false, tooLarge(item, end), true);
     return true;
+  }
+
+  /** A6: what was acknowledged is answered whenever it comes, and is never taken in again. */
+  #ask(): void {
+    if (this.#n === 0) return;
+    this.#port.send(this.#subject, {
+      t: 'report',
+      attempt: this.id,
+      execution: this.#execution,
+      runtime: this.#port.runtime,
+      n: this.#n,
+      received: this.#received,
+      items: NOTHING,
+      waiting: this.#waiting,
+      end: undefined,
+    });
   }
 
   #resend(now: number, ageMs: number): void {

@@ -138,6 +138,10 @@ export class SessionActor {
   get status(): SessionStateValue {
     return this.#snapshot.value as SessionStateValue;
   }
+  /** In ms since the epoch, by its broker's clock. */
+  now(): number {
+    return this.#options.clock.now();
+  }
   /** JSON of the session's `state`. */
   get state(): string {
     return this.#live.state;

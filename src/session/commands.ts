@@ -11,6 +11,9 @@ import type { SessionActor } from './actor.ts';
 import { SessionJournal } from './journal.ts';
 import { executionsOf } from './load.ts';
 
+/** How far a client's clock may be ahead of its broker's, in ms. */
+const MAX_AHEAD_MS = 600_000;
+
 /** Answer a command that the machine, or what is remembered, can answer. */
 export async function answerCommand(
   actor: SessionActor,
@@ -72,6 +75,13 @@ async function execute(
       epoch,
     );
   }
+  // It becomes the horizon before which commands count as forgotten: a clock far ahead would shut the session.
+  if (issuedAt > actor.now() + MAX_AHEAD_MS)
+    return failure(
+      'INVALID_ARGUMENT',
+      'issuedAt: is more than ten minutes ahead of the broker: one of the clocks is wrong',
+      epoch,
+    );
   if (typeof id !== 'string' || !ID.test(id))
     return failure('INVALID_ARGUMENT', 'commandId: must be 1 to 64 of A-Z, a-z, 0-9, _ and -', epoch);
   if (Buffer.byteLength(source) > limits.maxSourceBytes)

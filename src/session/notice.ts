@@ -1,7 +1,13 @@
 /** What a broker tells an operator. */
 export type BrokerNotice =
   | { readonly type: 'lease.lost'; readonly incarnation: string; readonly reason: string }
-  | { readonly type: 'session.taken_over'; readonly session: string; readonly epoch: number }
+  /** With work in flight, from the incarnation `from`, which had not given it up. */
+  | {
+      readonly type: 'session.taken_over';
+      readonly session: string;
+      readonly epoch: number;
+      readonly from: string;
+    }
   | { readonly type: 'session.fenced'; readonly session: string }
   /** `result` is JSON of an ExecutionResult. */
   | {

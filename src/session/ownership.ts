@@ -79,7 +79,7 @@ export class Ownership {
       return success({ session, broker: undefined, retryAfterMs }, 0);
     }
     this.#orphans.add(session); // W2
-    return this.#takeIn(reply.record, reply.fields, owner, nonce);
+    return this.#takeIn(reply.record, reply.fields, owner, nonce, seen.owner);
   }
 
   /** It is ours in the store: load it, host it, begin. */
@@ -88,6 +88,7 @@ export class Ownership {
     fields: Readonly<Record<string, string>>,
     owner: string,
     nonce: string,
+    from: string | undefined,
   ): Promise<Reply<Activated>> {
     const { store, clock, lease, hosting, isClosed, notify } = this.#options;
     const { session, epoch, version, seq, publishedSeq } = record;
@@ -102,7 +103,9 @@ export class Ownership {
     );
     const actor = hosting.host(session, { ...loaded, persistence, owner, seq, publishedSeq });
     this.#orphans.delete(session);
-    if (loaded.snapshot.context.pending.length > 0) notify({ type: 'session.taken_over', session, epoch });
+    // What was given up is handed over, not taken.
+    if (from !== undefined && from !== owner && loaded.snapshot.context.pending.length > 0)
+      notify({ type: 'session.taken_over', session, epoch, from });
     actor.republish(unpublished?.events ?? []);
     return this.begin(actor);
   }

@@ -33,9 +33,14 @@ export interface ChaosOptions {
   readonly env?: Readonly<Record<string, string>> | undefined;
 }
 
+/** How long after its end a harm may have consequences, in ms: a lease that was lost during it ends a little later. */
+const AFTERMATH_MS = 10_000;
+
 /** A pod and its own links. */
 export class ChaosPod {
   readonly pod: Pod;
+  /** When something was done to it, by the wall clock. */
+  readonly #harms: { readonly from: number; to: number }[] = [];
   readonly #nats: TcpProxy;
   readonly #redis: TcpProxy | undefined;
 
@@ -48,34 +53,58 @@ export class ChaosPod {
   get id(): string {
     return this.pod.id;
   }
+  /** Whether whoever took something from it at this time, in ms since the epoch, had a reason. */
+  wasHarmed(at: number): boolean {
+    return this.#harms.some(({ from, to }) => from <= at && at <= to + AFTERMATH_MS);
+  }
   cutNats(): void {
+    this.#harm();
     this.#nats.cut();
   }
   cutRedis(): void {
+    this.#harm();
     this.#redis?.cut();
   }
   /** Hold every byte instead: connections stay. */
   stallRedis(): void {
+    this.#harm();
     this.#redis?.stall();
+  }
+  /** Whether bytes for Redis are held. */
+  get holdsForRedis(): boolean {
+    return this.#redis !== undefined && this.#redis.held > 0;
   }
   async mend(): Promise<void> {
     this.#redis?.resume();
     await Promise.all([this.#nats.restore(), this.#redis?.restore()]);
+    this.#heal();
   }
   kill(): Promise<void> {
+    this.#harm();
     return this.pod.kill();
   }
   pause(): void {
+    this.#harm();
     this.pod.pause();
   }
   resume(): void {
     this.pod.resume();
+    this.#heal();
   }
   drain(): Promise<number | null> {
+    this.#harm();
     return this.pod.drain();
   }
-  start(): Promise<void> {
-    return this.pod.start();
+  async start(): Promise<void> {
+    await this.pod.start();
+    this.#heal();
+  }
+
+  #harm(): void {
+    this.#harms.push({ from: Date.now(), to: Number.POSITIVE_INFINITY });
+  }
+  #heal(): void {
+    for (const harm of this.#harms) harm.to = Math.min(harm.to, Date.now());
   }
 }
 
@@ -128,7 +157,11 @@ export class ChaosCluster {
     return client;
   }
 
-  async addBroker(args?: readonly string[], program?: string): Promise<ChaosPod> {
+  async addBroker(
+    args?: readonly string[],
+    program?: string,
+    { skewMs }: { readonly skewMs?: number } = {},
+  ): Promise<ChaosPod> {
     const nats = await startProxy(this.nats.port);
     const redis = await this.#redisProxy();
     const pod = await startBrokerPod({
@@ -137,6 +170,7 @@ export class ChaosCluster {
       tools: POD_TOOLS,
       args: args ?? this.#options.brokerArgs ?? TUNED,
       program,
+      skewMs,
       env: { ENCLAVE_TEST_DIR: this.directory, ...this.#options.env },
     });
     const added = new ChaosPod(pod, nats, redis);
@@ -168,7 +202,12 @@ export class ChaosCluster {
     return this.runtimes.find(({ id }) => id === runtime);
   }
 
-  /** Let the calls of `gate:pass` go on that wait there. */
+  /** The broker whose process has this id. */
+  brokerWith(pid: number): ChaosPod | undefined {
+    return this.brokers.find(({ pod }) => pod.pid === pid);
+  }
+
+  /** Let the calls of `gate:pass` and `gate:put` go on that wait there. */
   open(gate: string): void {
     writeFileSync(path.join(this.directory, `${gate}.open`), '');
   }

@@ -35,6 +35,19 @@ export interface Report {
   readonly missed: number;
   /** Sessions that brokers took over with work in flight, as they logged it. */
   readonly takeovers: number;
+  /** Those among them from a broker to which nothing had been done. */
+  readonly falseTakeovers: number;
+}
+
+/** Sessions that were taken from a broker that had not given them up. */
+function takeoversOf({ brokers }: ChaosCluster): readonly { readonly justified: boolean }[] {
+  return brokers.flatMap(({ pod }) =>
+    pod.logged('session taken over').map(({ time, from }) => {
+      const at = Number(time) - pod.skewMs;
+      const former = brokers.find(({ id }) => String(from).startsWith(`${id.slice(0, 40)}-`));
+      return { justified: former === undefined || former.wasHarmed(at) };
+    }),
+  );
 }
 
 export async function checkInvariants(cluster: ChaosCluster, executed: readonly Executed[]): Promise<Report> {
@@ -51,9 +64,18 @@ export async function checkInvariants(cluster: ChaosCluster, executed: readonly 
     counts.events += log.length;
   }
   checkLandings(executed, once);
-  const takeovers = cluster.brokers.reduce((sum, { pod }) => sum + pod.logged('taken over').length, 0);
+  const taken = takeoversOf(cluster);
+  const falseTakeovers = taken.filter(({ justified }) => !justified).length;
   const succeeded = executed.filter(({ result }) => result.success).length;
-  return { sessions: sessions.length, executions: executed.length, succeeded, takeovers, ...counts };
+  const executions = executed.length;
+  return {
+    sessions: sessions.length,
+    executions,
+    succeeded,
+    takeovers: taken.length,
+    falseTakeovers,
+    ...counts,
+  };
 }
 
 /** The texts of a session's log, by number from 1, read from the store. */

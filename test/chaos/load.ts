@@ -52,6 +52,15 @@ export class Load {
     return this.executed.length;
   }
 
+  /** A fact: every session has begun and ended an execution after this was asked for. */
+  everyoneGoesOn(): () => boolean {
+    const last = this.#started;
+    return () => {
+      const on = new Set(this.executed.filter(({ input }) => input > last).map(({ session }) => session));
+      return this.sessions.every(({ id }) => on.has(id));
+    };
+  }
+
   /** Begin no more. Resolves when all have ended. */
   async stop(): Promise<readonly Executed[]> {
     this.#stopped = true;

@@ -1,4 +1,5 @@
 /** What only a network does to a bus: servers that die or fall silent, links that are cut, strangers, permissions. */
+import { createServer, type Socket } from 'node:net';
 import { inspect } from 'node:util';
 import { createUser } from '@nats-io/nkeys';
 import { connect as connectPlain } from '@nats-io/transport-node';
@@ -246,23 +247,50 @@ describe('a server that is paused', () => {
   });
 
   it('does not hold up the closing of the link, and no socket is left', async () => {
-    const server = await nats();
-    const sockets = (): number =>
-      process.getActiveResourcesInfo().filter((each) => each === 'TCPSocketWrap').length;
-    // Those of the tests before may still be about to go.
-    await eventually(() => expect(sockets()).toBe(0));
+    const server = await muteServer();
     const { link, bus } = await open({ servers: server.url, connectTimeoutMs: 600_000 });
     bus.subscribe('a', () => {});
-    server.pause();
-    await eventually(() => expect(link.connected).toBe(false));
-    // The system has taken the next attempt for the server, which does not greet.
-    await eventually(() => expect(sockets()).toBe(1));
+    // The next attempt, which nobody greets.
+    await eventually(() => expect([link.connected, server.accepted]).toEqual([false, 2]));
     const flushed = expect(bus.flush()).rejects.toEqual(failure('CLOSED'));
     await link.close();
     await flushed;
-    await eventually(() => expect(sockets()).toBe(0));
+    await eventually(() => expect(server.open).toBe(0));
+    expect(server.accepted).toBe(2);
   });
 });
+
+/** Lets the first client in and is silent from then on: what a paused server is to its clients. */
+async function muteServer() {
+  const sockets = new Set<Socket>();
+  let accepted = 0;
+  const listener = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {}).on('close', () => sockets.delete(socket));
+    socket.resume();
+    if (++accepted > 1) return;
+    socket.write(
+      'INFO {"server_id":"mute","version":"2.9.10","proto":1,"headers":true,"max_payload":1048576}\r\n',
+    );
+    socket.once('data', () => socket.write('PONG\r\n'));
+  });
+  const port = await freePort();
+  await new Promise<void>((resolve) => listener.listen(port, HOST, resolve));
+  ends.push(() => {
+    for (const socket of sockets) socket.destroy();
+    listener.close();
+  });
+  return {
+    url: `nats://${HOST}:${port}`,
+    get accepted() {
+      return accepted;
+    },
+    /** Clients that are connected. */
+    get open() {
+      return sockets.size;
+    },
+  };
+}
 
 describe('a subscriber in another process', () => {
   async function subscriber(server: NatsServer): Promise<Launched> {

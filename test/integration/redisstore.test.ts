@@ -270,6 +270,12 @@ describe("ack 'replica'", () => {
     const creation = { session: unique(), operation: unique(), owner: writer.owner, nonce: unique() };
     const create = () => store.create({ ...creation, snapshot: '', wakeAt: undefined });
     for (const _ of range(2)) expect((await refusal(create())).code).toBe('UNKNOWN');
+    // Over another connection, which has made none of these writes, it is no more certain.
+    redis.proxy.cut();
+    await waitUntil(() => !store.connected, 'the store has noticed');
+    await redis.proxy.restore();
+    await connected(store);
+    expect((await refusal(store.commit(plain))).code).toBe('UNKNOWN');
     // It is there, and was not acknowledged: reading is no promise.
     expect(await store.load(writer.session)).toMatchObject({ version: 3 });
     await redis.resumeReplica();
@@ -277,10 +283,10 @@ describe("ack 'replica'", () => {
     expect(await create()).toMatchObject({ status: 'created' });
   });
 
-  it('has all that was acknowledged after a fail-over under load', async () => {
+  it('has all that was acknowledged after a fail-over under load, with replicas that had fallen behind', async () => {
     const redis = kept(await startReplicatedRedis({ replicas: 2 }));
     const store = await openStore(redis.url, { ack: 'replica', commandTimeoutMs: 2_000 });
-    const { acknowledged, writers } = await loseTheMaster(redis, store);
+    const { acknowledged, writers } = await loseTheMaster(redis, store, 500);
     for (const [at, writer] of writers.entries()) {
       const seen = await store.load(writer.session);
       expect(seen?.version).toBeGreaterThanOrEqual(acknowledged[at] ?? 0);
@@ -311,11 +317,11 @@ describe("ack 'replica'", () => {
   });
 });
 
-/** Commit in 16 sessions, have the replica paused for the last part if asked to, kill the master and fail over. */
+/** Commit in 16 sessions, have the replicas paused for the last part, kill the master and fail over. */
 async function loseTheMaster(
   redis: Awaited<ReturnType<typeof startReplicatedRedis>>,
   store: RedisStore,
-  pausedMs?: number,
+  pausedMs: number,
 ) {
   const writers = await Promise.all(range(16).map(() => writerOf(store)));
   let loaded = true;
@@ -330,16 +336,14 @@ async function loseTheMaster(
     }
   });
   await waitUntil(() => total > 2_000, 'there were commits');
-  if (pausedMs !== undefined) {
-    redis.pauseReplica();
-    const until = performance.now() + pausedMs;
-    await waitUntil(() => performance.now() > until, 'the pause has lasted');
-  }
+  for (const index of redis.replicas.keys()) redis.pauseReplica(index);
+  const until = performance.now() + pausedMs;
+  await waitUntil(() => performance.now() > until, 'the pause has lasted');
   await redis.master.kill();
   loaded = false;
   await Promise.all(load);
   const acknowledged = writers.map(({ version }) => version);
-  if (pausedMs !== undefined) for (const replica of redis.replicas) replica.resume();
+  for (const replica of redis.replicas) replica.resume();
   await redis.failOver();
   await connected(store);
   return { writers, acknowledged, total };
@@ -377,6 +381,33 @@ describe('a Redis Cluster', () => {
     }
     // The last commits had no work, and the first ones' entries were found to be wrong.
     for (const { owner } of writers) expect(await store.workOf(owner, MANY)).toEqual([]);
+  }, 60_000);
+
+  it('lists every session after a fail-over, too', async () => {
+    const cluster = kept(await startRedisCluster());
+    const store = await openStore(
+      { cluster: cluster.addresses },
+      { ack: 'replica', commandTimeoutMs: 1_000 },
+    );
+    const writers = await Promise.all(range(30).map(() => writerOf(store)));
+    const sessions = writers.map(({ session }) => session).toSorted();
+    const listed = async (): Promise<readonly string[]> => {
+      const found: string[] = [];
+      for (let cursor = ''; ; ) {
+        const page = await store.list(cursor, 4);
+        found.push(...page.sessions);
+        cursor = page.cursor;
+        if (cursor === '') return [...new Set(found)].toSorted();
+      }
+    };
+    expect(await listed()).toEqual(sessions);
+    await cluster.killMaster();
+    // Either all of them, or an error: never some of them.
+    await waitUntil(async () => {
+      const found = await listed();
+      expect.soft(found).toEqual(sessions);
+      return true;
+    }, 'they are listed again');
   }, 60_000);
 
   it('that pauses a master answers in time and goes on after its fail-over', async () => {

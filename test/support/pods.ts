@@ -7,6 +7,7 @@ const ROOT = path.resolve(import.meta.dirname, '../..');
 const CLI = path.join(ROOT, 'src/cli.ts');
 /** Tools that pods provide: see podtools.ts. */
 export const POD_TOOLS = path.join(import.meta.dirname, 'podtools.ts');
+const SKEW = path.join(import.meta.dirname, 'skew.ts');
 
 export interface PodOptions {
   /** Default: a new one. */
@@ -16,6 +17,8 @@ export interface PodOptions {
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** The program to start instead of the command line. */
   readonly program?: string | undefined;
+  /** How far its wall clock is ahead, in ms; negative: behind. Default 0. */
+  readonly skewMs?: number | undefined;
 }
 
 export interface BrokerPodOptions extends PodOptions {
@@ -61,6 +64,8 @@ export class Pod {
   readonly port: number;
   readonly #options: PodOptions;
   #process: Launched | undefined;
+  /** What it logged before it was started again. */
+  #before = '';
 
   constructor(role: 'broker' | 'runtime', id: string, port: number, options: PodOptions) {
     this.role = role;
@@ -79,9 +84,13 @@ export class Pod {
   get output(): string {
     return this.#process?.output ?? '';
   }
-  /** Its log lines that say so, parsed. */
+  /** How far its wall clock is ahead, in ms. */
+  get skewMs(): number {
+    return this.#options.skewMs ?? 0;
+  }
+  /** Its log lines that say so, parsed; those of its earlier lives too. */
   logged(message: string): readonly Readonly<Record<string, unknown>>[] {
-    return this.output
+    return `${this.#before}\n${this.output}`
       .split('\n')
       .filter((line) => line.includes(message))
       .flatMap((line) => {
@@ -97,9 +106,10 @@ export class Pod {
   async start(): Promise<void> {
     const { nats, args = [], env = {}, program = CLI } = this.#options;
     const words = [this.role, '--nats', nats, '--id', this.id, '--port', String(this.port), '--host', HOST];
+    this.#before += `\n${this.output}`;
     const launched = new Launched(process.execPath, [program, ...words, ...args], {
       cwd: ROOT,
-      env: { ...process.env, NODE_ENV: 'test', ...env },
+      env: { ...process.env, NODE_ENV: 'test', ...skewed(this.skewMs), ...env },
     });
     this.#process = launched;
     await waitUntil(async () => !launched.running || (await this.ready()), `${this.id} is ready`).catch(
@@ -161,6 +171,11 @@ export class Pod {
       return [pid];
     }
   }
+}
+
+function skewed(skewMs: number): Readonly<Record<string, string>> {
+  if (skewMs === 0) return {};
+  return { NODE_OPTIONS: `--import ${SKEW}`, ENCLAVE_TEST_SKEW_MS: String(skewMs) };
 }
 
 function signal(pid: number, name: NodeJS.Signals): void {

@@ -53,6 +53,16 @@ export default [
     },
   }),
   defineTool({
+    name: 'gate:put',
+    effect: 'idempotent',
+    handler: async (args, { signal, idempotencyKey }) => {
+      const { gate = 'gate' } = args as Args;
+      land(`${gate}.waiting`, idempotencyKey, args);
+      await pass(gate, signal);
+      return { passed: gate };
+    },
+  }),
+  defineTool({
     name: 'slow:look',
     effect: 'read',
     handler: async (args, { signal }) => {

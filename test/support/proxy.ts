@@ -17,6 +17,8 @@ export interface TcpProxy {
   readonly connections: number;
   /** How many bytes were passed on, over all connections. */
   readonly bytes: Readonly<Record<Direction, number>>;
+  /** How many bytes of requests have come and are held. */
+  readonly held: number;
   /** `nats://127.0.0.1:<port>` for 'nats'. */
   url(scheme: string): string;
   /** Resets all connections and refuses new ones (X1). */
@@ -60,6 +62,10 @@ class OwnProxy implements TcpProxy {
 
   get connections(): number {
     return this.#links.size;
+  }
+
+  get held(): number {
+    return [...this.#links].reduce((sum, { toTarget }) => sum + toTarget.waiting, 0);
   }
 
   url(scheme: string): string {
@@ -166,6 +172,11 @@ class Flow {
       this.#regulate();
     });
     this.#regulate();
+  }
+
+  /** Bytes that have come and were not passed on. */
+  get waiting(): number {
+    return this.#from.readableLength;
   }
 
   hold(held: boolean): void {

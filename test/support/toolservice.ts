@@ -77,7 +77,7 @@ process.on('message', (message: ToService) => {
   else
     void service.drain(message.graceMs).then(() => {
       tell({ t: 'drained' });
-      process.disconnect();
+      process.disconnect?.();
     });
 });
 process.once('disconnect', () => process.exit());

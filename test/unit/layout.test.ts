@@ -178,7 +178,7 @@ describe('the directions of imports', () => {
   });
 
   it('examples import the public entry only, and what a user would install beside it', () => {
-    const theirs = ['zod', 'prom-client', 'pino'];
+    const theirs = ['zod', 'prom-client', 'pino', 'ioredis', '@nats-io/transport-node'];
     const imports = importsOf(examples);
     const wrong = imports.filter(
       ({ target }) =>

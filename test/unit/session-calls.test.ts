@@ -156,6 +156,17 @@ describe('deliveries', () => {
   });
 });
 
+describe('maxToolCalls', () => {
+  it('ends the execution whose runtime tells of more calls than it may make', () => {
+    const session = new SessionDriver();
+    session.request('e1', { limits: { maxToolCalls: 2 } });
+    session.report('e1', { items: [call(0), call(1)], waiting: true });
+    session.report('e1', { items: [call(2)], waiting: true });
+    expect(session.out.ended.map(({ end }) => end)).toMatchObject([{ code: 'TOOL_CALL_LIMIT_EXCEEDED' }]);
+    expect(dispatched(session)).toEqual([]);
+  });
+});
+
 describe('maxConcurrentToolCalls', () => {
   it('keeps the others waiting, in order', () => {
     const session = callingAtMost(2, {}, {}, {}, {});
@@ -408,7 +419,14 @@ describe('calls that were not awaited when the script returned', () => {
     expect(session.ended('e1')?.end).toEqual({ ok: true, json: '1' });
     expect(session.records('e1')).toEqual([
       { callId: 'e1/0', callIndex: 0, name: 'work', outcome: 'unknown', code: 'CANCELLED', durationMs: 30 },
-      { callId: 'e1/1', callIndex: 1, name: 'work', outcome: 'not_started', code: 'CANCELLED', durationMs: 0 },
+      {
+        callId: 'e1/1',
+        callIndex: 1,
+        name: 'work',
+        outcome: 'not_started',
+        code: 'CANCELLED',
+        durationMs: 0,
+      },
     ]);
     expect(session.effects('cancelCall').map(({ index }) => index)).toEqual([0]);
   });

@@ -86,6 +86,8 @@ export class Connection {
   readonly #flushes = new Set<Flush>();
   /** What waits for the connection to be lost or closed. */
   readonly #drains = new Set<() => void>();
+  /** Of the last connection that was made. */
+  #used: Transport | undefined;
   #connected = true;
   #closed = false;
   #maxPayloadBytes = DEFAULT_MAX_PAYLOAD_BYTES;
@@ -205,9 +207,9 @@ export class Connection {
     if (this.#own) {
       this.#attempts?.stop();
       await this.#nc.close();
-      this.#destroySocket();
+      this.#transport()?.discard?.();
       // One whose host is being looked up now will have its socket a little later.
-      systemClock.after(LOOKUP_MS, () => this.#destroySocket());
+      systemClock.after(LOOKUP_MS, () => this.#transport()?.discard?.());
     } else {
       (this.#status as { readonly stop?: () => void }).stop?.();
     }
@@ -234,7 +236,8 @@ export class Connection {
         return this.#disconnect();
       case 'staleConnection':
         this.#disconnect();
-        return this.#destroySocket();
+        // Not the present one: the library may be at its next attempt already.
+        return this.#used?.discard?.();
       case 'reconnect':
         this.#attempts?.reset();
         this.#learn();
@@ -265,16 +268,19 @@ export class Connection {
 
   #learn(): void {
     this.#maxPayloadBytes = this.#nc.info?.max_payload ?? this.#maxPayloadBytes;
+    this.#used = this.#own ? this.#transport() : undefined;
   }
 
   /** C3. The library offers no way, so this reaches into it, and does nothing if it has changed there. */
-  #destroySocket(): void {
-    if (!this.#own) return;
-    const { protocol } = this.#nc as {
-      readonly protocol?: { readonly transport?: { readonly discard?: () => void } };
-    };
-    protocol?.transport?.discard?.();
+  #transport(): Transport | undefined {
+    return (this.#nc as { readonly protocol?: { readonly transport?: Transport } }).protocol?.transport;
   }
+}
+
+/** The library's hold on one socket. */
+interface Transport {
+  /** Destroys the socket. */
+  readonly discard?: () => void;
 }
 
 function eventOf(error: Error): ConnectionEvent {

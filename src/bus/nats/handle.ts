@@ -23,6 +23,8 @@ export interface Shared {
   readonly connection: Connection;
   readonly requests: Requests;
   readonly flushTimeoutMs: number;
+  /** Whether an answer may go there. */
+  readonly mayAnswer: (reply: string) => boolean;
   readonly report: (error: unknown, subject: string) => void;
   /** A subscription begins to drop messages. */
   readonly onSlow: (subject: string, dropped: number, handle: string | undefined) => void;
@@ -125,7 +127,9 @@ export class NatsBus implements Bus {
 
   #respond(subject: string, reply: string, body: Body): void {
     if (this.#state === 'closed') throw closed(subject);
-    const { connection } = this.#shared;
+    const { connection, mayAnswer, report } = this.#shared;
+    if (!mayAnswer(reply))
+      return report(new BusError('FORBIDDEN', reply, 'it is no inbox to answer to'), subject);
     connection.publish(reply, encode(subject, body, connection.maxPayloadBytes));
   }
 

@@ -41,6 +41,8 @@ export interface NatsOptions {
   readonly inboxPrefix?: string | undefined;
   /** Longest wait of `flush` for the server, disconnected or not, in ms. Default 5,000; 1 to 600,000. */
   readonly flushTimeoutMs?: number | undefined;
+  /** Whether an answer may be sent to the subject that a requester named. Default: to any. */
+  readonly mayAnswer?: ((reply: string) => boolean) | undefined;
   /** Told what a handler, `onSlow` or a listener threw or rejected with, and of messages that are not JSON objects. Default: it is dropped. */
   readonly onError?: ((error: unknown, subject: string) => void) | undefined;
   /** Shown in the server's monitoring. Default: none. */
@@ -93,7 +95,12 @@ const DEFAULT_INBOX_PREFIX = '_INBOX';
 /** A subject and its inbox must fit the 4,096 bytes of a command to the server, which cuts the connection else. */
 const MAX_INBOX_PREFIX = 256;
 const TLS_KEYS = ['caFile', 'certFile', 'keyFile'] as const satisfies (keyof NatsTlsOptions)[];
-const COMMON_KEYS = ['inboxPrefix', 'flushTimeoutMs', 'onError'] as const satisfies (keyof NatsOptions)[];
+const COMMON_KEYS = [
+  'inboxPrefix',
+  'flushTimeoutMs',
+  'mayAnswer',
+  'onError',
+] as const satisfies (keyof NatsOptions)[];
 /** What says how to connect. */
 const SERVER_KEYS = [
   ...(['servers', 'name', 'credentials', 'user', 'password', 'token', 'nkey', 'tls'] as const),
@@ -120,6 +127,7 @@ export type Identity =
 export interface ResolvedOptions {
   readonly inboxPrefix: string;
   readonly flushTimeoutMs: number;
+  readonly mayAnswer: ((reply: string) => boolean) | undefined;
   readonly onError: ((error: unknown, subject: string) => void) | undefined;
   readonly source: NatsConnection | ResolvedServer;
 }
@@ -148,8 +156,11 @@ export function resolveOptions(options: NatsOptions, key: string): ResolvedOptio
     );
   if (onError !== undefined && typeof onError !== 'function')
     throw invalidArgument(`${key}.onError`, 'must be a function');
+  if (options.mayAnswer !== undefined && typeof options.mayAnswer !== 'function')
+    throw invalidArgument(`${key}.mayAnswer`, 'must be a function');
   return {
     inboxPrefix,
+    mayAnswer: options.mayAnswer,
     onError,
     flushTimeoutMs: numberOf(options.flushTimeoutMs, RULES.flushTimeoutMs, `${key}.flushTimeoutMs`),
     source: connection === undefined ? serverOf(options, key) : ownConnection(connection, options, key),

@@ -1,4 +1,6 @@
-/** What is looked at when a store opens: whether these servers can do it, and what their settings put at risk. */
+/**
+ * What is looked at when a store opens: whether these servers can do it, and what their settings put at risk.
+ */
 
 import type { Clock } from '../../clock.ts';
 import { EnclaveError, invalidArgument } from '../../errors.ts';
@@ -11,9 +13,9 @@ import { isCredentialError } from './outcome.ts';
 const LEAST_MAJOR = 7;
 
 /**
- * Wait until the links are connected. Rejects with an EnclaveError: INVALID_ARGUMENT naming `redis` if the server does not
- * accept the credentials, UNAVAILABLE if there is none in time. What the server said is quoted; errors of ioredis are not passed on, for they
- * hold the command that failed, password included.
+ * Wait until the links are connected. Rejects with an EnclaveError: INVALID_ARGUMENT naming `redis` if the
+ * server does not accept the credentials, UNAVAILABLE if there is none in time. What the server said is quoted;
+ * errors of ioredis are not passed on, for they hold the command that failed, password included.
  */
 export async function connected(links: readonly Link[], clock: Clock, timeoutMs: number): Promise<void> {
   let reason = 'nothing answers';
@@ -55,7 +57,10 @@ export async function connected(links: readonly Link[], clock: Clock, timeoutMs:
   });
 }
 
-/** Rejects with INVALID_ARGUMENT naming `redis` if a server is too old or of the wrong kind. Answers with what puts data at risk. */
+/**
+ * Rejects with INVALID_ARGUMENT naming `redis` if a server is too old or of the wrong kind. Answers with what
+ * puts data at risk.
+ */
 export async function examine(
   link: Link,
   ack: 'master' | 'replica',
@@ -66,9 +71,10 @@ export async function examine(
   const endsAt = clock.monotonic() + timeoutMs;
   const within = <T>(answer: Promise<T>): Promise<T> =>
     deadlines.within(answer, endsAt, () => new Error('it took too long'));
+  const masters = await mastersOf(link, clock, endsAt);
   const notices = await Promise.all(
-    link.masters().map(async (node) => {
-      if (!node.ready) await within(node.change());
+    masters.map(async (node) => {
+      if (!node.ready) await within(node.change()).catch(unanswered);
       const ask = (command: string, ...args: string[]) => within(node.call(command, args));
       checkServer(await ask('info', 'server').catch(unanswered), link.isCluster);
       return [
@@ -80,6 +86,17 @@ export async function examine(
     }),
   );
   return [...new Map(notices.flat().map((notice) => [notice.message, notice])).values()];
+}
+
+async function mastersOf(link: Link, clock: Clock, endsAt: number): Promise<readonly Node[]> {
+  for (;;) {
+    const masters = link.masters();
+    if (masters !== undefined) return masters;
+    if (clock.monotonic() >= endsAt)
+      throw new EnclaveError('UNAVAILABLE', 'The Redis Cluster does not serve all slots');
+    link.refresh();
+    await new Promise<void>((resolve) => void clock.after(50, resolve, true));
+  }
 }
 
 type Ask = (command: string, ...args: string[]) => Promise<unknown>;
@@ -107,7 +124,8 @@ async function settings(ask: Ask): Promise<readonly StoreNotice[]> {
     return [
       warning(
         'settings',
-        'Redis does not show its settings (CONFIG GET). Whether it keeps what it acknowledges, see to it: appendonly yes, maxmemory-policy noeviction.',
+        'Redis does not show its settings (CONFIG GET), so whether it keeps what it acknowledges was not checked: ' +
+          'it should have appendonly yes and maxmemory-policy noeviction.',
       ),
     ];
   }
@@ -116,7 +134,8 @@ async function settings(ask: Ask): Promise<readonly StoreNotice[]> {
     notices.push(
       warning(
         'appendonly',
-        'Redis keeps nothing on disk (appendonly is not yes). When its process ends, acknowledged sessions are lost, except what a replica has.',
+        'Redis keeps nothing on disk (appendonly is not yes). When its process ends, acknowledged sessions are ' +
+          'lost, except what a replica has.',
       ),
     );
   const policy = config.get('maxmemory-policy') ?? 'noeviction';
@@ -124,7 +143,8 @@ async function settings(ask: Ask): Promise<readonly StoreNotice[]> {
     notices.push(
       warning(
         'maxmemory-policy',
-        `Redis removes keys when its memory is full (maxmemory-policy is ${policy}): sessions, leases or parts of them. Set it to noeviction; writes are refused then.`,
+        `Redis removes keys when its memory is full (maxmemory-policy is ${policy}): sessions, leases or parts of ` +
+          'them. Set it to noeviction; writes are refused then.',
       ),
     );
   return notices;
@@ -135,7 +155,8 @@ function replicas(node: Node, info: string): readonly StoreNotice[] {
   return [
     warning(
       'replicas',
-      `No replica is connected to ${node.address}. With ack 'replica' nothing is acknowledged there until one is.`,
+      `No replica is connected to ${node.address}. With ack 'replica' nothing is acknowledged there ` +
+        'until one is.',
     ),
   ];
 }

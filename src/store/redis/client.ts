@@ -3,11 +3,13 @@
  * nothing by themselves.
  *
  *  C1  A command is written at once or refused at once: there is no queue of commands for later.
- *  C2  A command is written once. ioredis resends what a lost connection left unanswered, and sends again what it was
- *      redirected with or what a node of a Cluster closed its connection on; a script that is resent runs twice. So
- *      resending is off, and a Cluster is used for its map only: commands go to the connections of its nodes.
- *  C3  A connection that is silent while it owes an answer is closed after `timeoutMs`, and made anew: a network that
- *      drops packets says nothing else. Meanwhile commands are refused, which is certain, instead of lost.
+ *  C2  A command is written once. ioredis resends what a lost connection left unanswered, and sends again what
+ *      it was redirected with or what a node of a Cluster closed its connection on; a script that is resent
+ *      runs twice. So resending is off, and a Cluster is used for its map only: commands go to the connections
+ *      of its nodes.
+ *  C3  A connection that is silent while it owes an answer is closed after `timeoutMs`, and made anew: a
+ *      network that drops packets says nothing else. Meanwhile commands are refused, which is certain, instead
+ *      of lost.
  */
 import { Cluster, type ClusterOptions, Command, Redis, type RedisOptions } from 'ioredis';
 import { invalidArgument } from '../../errors.ts';
@@ -22,10 +24,10 @@ export type RedisClient = Redis | Cluster;
 /**
  * The options of ioredis, and for a Redis Cluster `cluster`, where some of its nodes are.
  *
- * `maxRetriesPerRequest` is how often a read is tried again (default 3); writes never are. `commandTimeout` is the
- * default of the store's `commandTimeoutMs`. `scaleReads` is for the scans of indexes only, whose answers are checked
- * with the masters. `open` connects whatever `lazyConnect` says. Options about queues, resending and pipelining say
- * nothing here (C1, C2).
+ * `maxRetriesPerRequest` is how often a read is tried again (default 3); writes never are. `commandTimeout` is
+ * the default of the store's `commandTimeoutMs`. `scaleReads` is for the scans of indexes only, whose answers
+ * are checked with the masters. `open` connects whatever `lazyConnect` says. Options about queues, resending
+ * and pipelining say nothing here (C1, C2).
  */
 export interface RedisConnection extends Omit<RedisOptions, 'natMap'> {
   readonly cluster?: readonly { readonly host?: string; readonly port?: number }[] | undefined;
@@ -55,7 +57,9 @@ export interface Node {
 export interface Link {
   readonly isCluster: boolean;
   readonly connected: boolean;
-  /** The master of a slot, or a replica of it if that is allowed and there is one; undefined if it is not known. */
+  /**
+   * The master of a slot, or a replica of it if that is allowed and there is one; undefined if it is not known.
+   */
   nodeOf(slot: number, replica?: boolean): Node | undefined;
   /** Of a redirection. */
   nodeAt(address: string): Node | undefined;

@@ -1,6 +1,6 @@
 /**
- * What this handle knows to be in the indexes, so that an ordinary commit writes none: one entry serves all commits of
- * an owner that it covers.
+ * What this handle knows to be in the indexes, so that an ordinary commit writes none: one entry serves all
+ * commits of an owner that it covers.
  */
 
 /** What the indexes hold for one acquisition of a session, under one cover. */

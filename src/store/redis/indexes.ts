@@ -2,31 +2,31 @@
  * The two indexes that find work without a client (S7). They are on other nodes than the sessions, if there are
  * several, so that no step can write both. What makes them supersets all the same:
  *
- *  I1  Every record has a *cover*, a number that only rises: at a creation (from the server's clock in µs, so that a
- *      session that is created anew begins above all that its name had before), at an acquisition, and when the indexes
- *      are cleaned. Every entry has the cover of the record for which it was written.
- *  I2  An entry is written before the commit that needs it, and the commit names the cover under which it was written.
- *      If the record's is another one by then, the commit changes nothing, and the entry is written anew.
- *  I3  To clean, the record's cover is raised first. In the same step it is read what the record needs. Every commit
- *      that relies on an entry of a lower cover was carried out before that, or is refused; so entries of lower covers
- *      that the record does not need are not needed by anybody, and are removed, however late that happens.
+ *  I1  Every record has a *cover*, a number that only rises: at a creation (from the server's clock in µs, so
+ *      that a session that is created anew begins above all that its name had before), at an acquisition, and
+ *      when the indexes are cleaned. Every entry has the cover of the record for which it was written.
+ *  I2  An entry is written before the commit that needs it, and the commit names the cover under which it was
+ *      written. If the record's is another one by then, the commit changes nothing, and the entry is written
+ *      anew.
+ *  I3  To clean, the record's cover is raised first. In the same step it is read what the record needs. Every
+ *      commit that relies on an entry of a lower cover was carried out before that, or is refused; so entries
+ *      of lower covers that the record does not need are not needed by anybody, and are removed, however late
+ *      that happens.
  *  I4  A write to an index never lowers a cover, and makes a wake later only while cleaning.
  *
- * After a fail-over that lost writes (ack 'master'), entries may be lost whose records were not: whoever owned the
- * session writes them anew, for it has lost its connection too; a session whose owner died in that same moment is found when
- * a client asks for it.
+ * After a fail-over that lost writes (ack 'master'), entries may be lost whose records were not: whoever owned
+ * the session writes them anew, for it has lost its connection too; a session whose owner died in that same
+ * moment is found when a client asks for it.
  */
-
 import { StoreError } from '../store.ts';
 import type { Keys } from './keys.ts';
-import type { SessionHead } from './record.ts';
-import { HEAD, headOf } from './record.ts';
+import { HEAD, headOf, type SessionHead } from './record.ts';
 import { ADD_WAKE, ADD_WORK, CLEAN_WAKE, CLEAN_WORK, FENCE, REMOVE_WORK } from './scripts.ts';
 import type { Call, Wire } from './wire.ts';
 
 /**
- * How old the cover of an entry must be to be removed when there is no record, in µs: one that is being created has
- * its entry before its record. Longer than a creation may be on its way, see sessions.ts.
+ * How old the cover of an entry must be to be removed when there is no record, in µs: one that is being created
+ * has its entry before its record. Longer than a creation may be on its way, see sessions.ts.
  */
 const UNCREATED_US = 120_000_000;
 /** Entries that are looked at in one go. */
@@ -137,8 +137,8 @@ export class Indexes {
   }
 
   /**
-   * All but the right ones. Answers how many were put right: those without a record may have to wait (see UNCREATED_US),
-   * and if Redis cannot do it now the next scan will.
+   * All but the right ones. Answers how many were put right: those without a record may have to wait (see
+   * UNCREATED_US), and if Redis cannot do it now the next scan will.
    */
   async #cleanAll(
     call: Call,

@@ -1,21 +1,23 @@
 /**
  * Every key, built in one place.
  *
- * The braces are hash tags: in a Redis Cluster all keys with the same text in braces are on one node. All keys of a
- * session share a slot (`session:{id}`, the guide's names), so that a script may write them in one step. So do the
- * keys of the work index, and those of each part of the wake index.
+ * The braces are hash tags: in a Redis Cluster all keys with the same text in braces are on one node. All keys
+ * of a session share a slot (`session:{id}`, the guide's names), so that a script may write them in one step.
+ * So do the keys of the work index, and those of each part of the wake index.
  *
- *   session:{id}            hash: owner, epoch, nonce, version, snapshot, …; fields of the port's have `:` before them
+ *   session:{id}            hash: owner, epoch, nonce, version, snapshot, …; the port's fields begin with `:`
  *   session:{id}:events     stream; the event number n has the id `n-0`
  *   session:{id}:tools      set of the executions that have a journal
  *   session:{id}:tools:<x>  list: the journal of execution x
  *   incarnation:<id>        when it ends, in ms of the server's clock; kept for a time after that
  *   role:<role>             who has it, for as long as he has it
  *   owners:{work}           set of the incarnations that have entries in the work index
- *   work:{work}:<owner>     sorted set: sessions by cover (see indexes.ts); without an owner for nobody's
+ *   work:{work}:<owner>     sorted set: sessions by cover (see indexes.ts); without an owner, nobody's
  *   wakes:{wake<n>}         sorted set: sessions by the time of their wake
  *   covers:{wake<n>}        hash: the cover of each entry of that part
  */
+
+/** Parts of the wake index. */
 const WAKE_PARTS = 8;
 /** Of a Redis Cluster. */
 export const SLOTS = 16_384;
@@ -86,7 +88,9 @@ export class Keys {
   }
 }
 
-/** The slot of a key, as Redis Cluster reckons it: of what is between the first braces, if there is anything. */
+/**
+ * The slot of a key, as Redis Cluster reckons it: of what is between the first braces, if there is anything.
+ */
 export function slotOf(key: string): number {
   const open = key.indexOf('{');
   const close = open === -1 ? -1 : key.indexOf('}', open + 1);

@@ -1,13 +1,14 @@
 /**
  * The brokers' incarnation leases, and roles of which there is one; all by the server's clock.
  *
- * S5: an incarnation is a key that says when it ends. It stays for {@link REMEMBERED_MS} after that, so that an id that
- * was used is refused and a late renewal finds a lease that is over. Ids are long and random, or count up with a
- * clock; that is how long a repeated one is noticed, and it bounds the memory: some hundred bytes per process of that time.
+ * S5: an incarnation is a key that says when it ends. It stays for {@link REMEMBERED_MS} after that, so that an
+ * id that was used is refused and a late renewal finds a lease that is over. Ids are long and random, or count
+ * up with a clock; that is how long a repeated one is noticed, and it bounds the memory: some hundred bytes per
+ * process of that time.
  *
- * A fail-over that loses writes may forget a renewal: then the lease ends earlier. It may forget an end, or meet a
- * clock that is behind: then an incarnation that was taken for dead is alive again. It cannot write to any session that was taken over
- * meanwhile, for that has another epoch.
+ * A fail-over that loses writes may forget a renewal: then the lease ends earlier. It may forget an end, or
+ * meet a clock that is behind: then an incarnation that was taken for dead is alive again. It cannot write to
+ * any session that was taken over meanwhile, for that has another epoch.
  */
 import { checkId, checkTtl } from '../checks.ts';
 import { isId, type Keys } from './keys.ts';

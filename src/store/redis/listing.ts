@@ -8,8 +8,8 @@ import type { Call, Wire } from './wire.ts';
 const SEPARATOR = ' ';
 
 /**
- * The masters are scanned in turn, in the order of their addresses. A cursor is a node's own. If a fail-over takes a node
- * away in the middle, nobody can go on from there: UNAVAILABLE.
+ * The masters are scanned in turn, in the order of their addresses. A cursor is a node's own. If a fail-over
+ * takes a node away in the middle, nobody can go on from there: UNAVAILABLE.
  */
 export async function listSessions(
   wire: Wire,

@@ -14,22 +14,29 @@ export interface StoreNotice {
 
 export interface RedisStoreOptions {
   /**
-   * Where Redis is: a `redis://` or `rediss://` url, options, or a client of your own from ioredis. Connections of the
-   * store's own are made in each case; a client of yours is only copied from, and never closed or sent anything.
+   * Where Redis is: a `redis://` or `rediss://` url, options, or a client of your own from ioredis. Connections
+   * of the store's own are made in each case; a client of yours is only copied from, and never closed or sent
+   * anything.
    */
   readonly redis: string | RedisConnection | RedisClient;
   /** 1 to 64 of `A-Za-z0-9_-`. Stores of different namespaces do not see each other. */
   readonly namespace: string;
-  /** Begins every key; without braces. Default `enclave:<namespace>:`. A `keyPrefix` of `redis` comes before it. */
+  /**
+   * Begins every key; without braces. Default `enclave:<namespace>:`. A `keyPrefix` of `redis` comes before it.
+   */
   readonly keyPrefix?: string | undefined;
   /**
-   * When a write is acknowledged. `'master'`: Redis has carried it out; what a replica had not got when the master is
-   * lost is lost. `'replica'`: one replica has it, too; while none does, writes are answered UNKNOWN. Default `'master'`.
+   * When a write is acknowledged. `'master'`: Redis has carried it out; what a replica had not got when the
+   * master is lost is lost. `'replica'`: one replica has it, too; while none does, writes are answered UNKNOWN.
+   * Default `'master'`.
    */
   readonly ack?: 'master' | 'replica' | undefined;
   /** Events kept per session; up to a quarter more may be. At least 1. Default 10,000. */
   readonly maxEvents?: number | undefined;
-  /** After which time a call is answered whatever Redis does, in ms; 50 to 60,000. Default: `commandTimeout` of `redis`, or 2,000. */
+  /**
+   * After which time a call is answered whatever Redis does, in ms; 50 to 60,000. Default: `commandTimeout` of
+   * `redis`, or 2,000.
+   */
   readonly commandTimeoutMs?: number | undefined;
   /** How long `open` tries to reach Redis, in ms; 50 to 600,000. Default 10,000. */
   readonly openTimeoutMs?: number | undefined;

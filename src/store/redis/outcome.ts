@@ -13,7 +13,10 @@ export type Verdict =
   /** It may have been done. */
   | { readonly kind: 'lost'; readonly reason: string };
 
-/** Answers with which Redis refuses a command before it does any of it. Scripts are checked at their first write, too. */
+/**
+ * Answers with which Redis refuses a command before it does any of it. Scripts are checked at their first
+ * write, too.
+ */
 const REFUSALS = new Set([
   'LOADING',
   'READONLY',

@@ -1,13 +1,14 @@
 /**
  * The steps of sessions, and what is read of them.
  *
- *  R1  Incarnations may be on another node than the session, so that no step can look at both. That is not needed: a dead
- *      incarnation stays dead (S5). So an acquisition first finds the owner dead, and then changes the record only
- *      if owner, epoch and cover are still the ones that were judged (S4). Whoever acquired it in between has raised the epoch.
- *  R2  The asker's own incarnation may die on the way. Then the record is a dead incarnation's, as if it had died just
- *      after, and the next one takes it.
- *  R3  A creation is refused by Redis if it arrives more than {@link CREATION_US} after it was sent. So entries of the wake index
- *      that have no record can be told from those whose record is still to come.
+ *  R1  Incarnations may be on another node than the session, so that no step can look at both. That is not
+ *      needed: a dead incarnation stays dead (S5). So an acquisition first finds the owner dead, and then
+ *      changes the record only if owner, epoch and cover are still the ones that were judged (S4). Whoever
+ *      acquired it in between has raised the epoch.
+ *  R2  The asker's own incarnation may die on the way. Then the record is a dead incarnation's, as if it had
+ *      died just after, and the next one takes it.
+ *  R3  A creation is refused by Redis if it arrives more than {@link CREATION_US} after it was sent. So entries
+ *      of the wake index that have no record can be told from those whose record is still to come.
  */
 import { checkAcquisition, checkCommit, checkCreation, checkInteger, checkNumbers } from '../checks.ts';
 import {
@@ -27,7 +28,17 @@ import type { Indexes } from './indexes.ts';
 import { isId, type Keys } from './keys.ts';
 import type { Leases } from './leases.ts';
 import { FIELD, HEAD, headOf, RECORD, recordOf, type SessionHead, wholeOf } from './record.ts';
-import { ACQUIRE, ACQUIRED, COMMIT, COMMITTED, CREATE, CREATED, DELETE, LOOK, READ_EVENTS } from './scripts.ts';
+import {
+  ACQUIRE,
+  ACQUIRED,
+  COMMIT,
+  COMMITTED,
+  CREATE,
+  CREATED,
+  DELETE,
+  LOOK,
+  READ_EVENTS,
+} from './scripts.ts';
 import type { Call, Wire } from './wire.ts';
 
 /** How long a creation may be on its way, in µs of the server's clock. */
@@ -336,7 +347,7 @@ export class Sessions {
       .catch(ignoreStoreError);
   }
 
-  /** A step that is answered from memory writes something all the same, for a WAIT to speak of it (W3 of wire.ts). */
+  /** Whether a step that is answered from memory has to write something all the same (W3 of wire.ts). */
   get #touch(): '0' | '1' {
     return this.#wire.waits ? '1' : '0';
   }
@@ -375,7 +386,9 @@ function reasonOf({ message, operation }: StoreError): string {
   return message.slice(operation.length + 2);
 }
 
-/** What comes before the step itself: whatever became of it, the step was not sent, and that is certain (S9). */
+/**
+ * What comes before the step itself: whatever became of it, the step was not sent, and that is certain (S9).
+ */
 async function beforehand(call: Call, entries: Promise<unknown>): Promise<void> {
   try {
     await entries;

@@ -1,9 +1,10 @@
 /**
  * The store on Redis: one, one with replicas, or a Redis Cluster.
  *
- * How each obligation of the port is kept: scripts.ts (S1, S2, S6), sessions.ts (S3, S4), leases.ts (S5, S11), indexes.ts
- * (S7, S10), wire.ts (S8, S9), listing.ts (S12). With ack 'master', Redis gives up what a replica had not got when its
- * master is lost: then a later answer may contradict an earlier one. With 'replica' it does not.
+ * How each obligation of the port is kept: scripts.ts (S1, S2, S6), sessions.ts (S3, S4), leases.ts (S5, S11),
+ * indexes.ts (S7, S10), wire.ts (S8, S9), listing.ts (S12). With ack 'master', Redis gives up what a replica
+ * had not got when its master is lost: then a later answer may contradict an earlier one. With 'replica' it
+ * does not.
  */
 import { checkInteger } from '../checks.ts';
 import {
@@ -64,9 +65,9 @@ export class RedisStore implements Store {
   }
 
   /**
-   * Connect, and look at the servers. Rejects with an EnclaveError: INVALID_ARGUMENT naming the option, or `redis` where
-   * the server does not accept the credentials, is older than Redis 7 or of another kind; UNAVAILABLE if none answers in time.
-   * Later it connects again by itself, for as long as it takes.
+   * Connect, and look at the servers. Rejects with an EnclaveError: INVALID_ARGUMENT naming the option, or
+   * `redis` where the server does not accept the credentials, is older than Redis 7 or of another kind;
+   * UNAVAILABLE if none answers in time. Later it connects again by itself, for as long as it takes.
    */
   static async open(options: RedisStoreOptions): Promise<RedisStore> {
     const settings = resolveSettings(options);

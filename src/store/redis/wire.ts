@@ -1,14 +1,17 @@
 /**
- * How a step gets to Redis and back: found, sent, judged, and sent again only where that is certain to be right.
+ * How a step gets to Redis and back: found, sent, judged, and sent again only where that is certain to be
+ * right.
  *
  *  W1  Every call is settled within `commandTimeoutMs`, whatever the network does.
- *  W2  A write is sent again only after an answer that says that nothing was done (a redirection, an unknown script).
- *      One that may have been carried out is UNKNOWN; UNAVAILABLE is said only when none of it was sent, or Redis refused it (S9).
- *      While a Cluster moves a slot, a step is refused there unless all its keys exist and are on one side; steps of such a
- *      session may be UNAVAILABLE for as long as the slot takes. To name fewer keys would have Redis write beside those on their way.
- *  W3  With ack 'replica' a write is acknowledged when a WAIT on the connection that it went over counts a replica.
- *      WAIT speaks of the writes of its own connection only, and on one that has not written it is satisfied at once;
- *      so a connection that was made anew in between counts as no acknowledgement.
+ *  W2  A write is sent again only after an answer that says that nothing was done (a redirection, an unknown
+ *      script). One that may have been carried out is UNKNOWN; UNAVAILABLE is said only when none of it was
+ *      sent, or Redis refused it (S9). While a Cluster moves a slot, a step is refused there unless all its
+ *      keys exist and are on one side; steps of such a session may be UNAVAILABLE for as long as the slot
+ *      takes. To name fewer keys would have Redis write beside those on their way.
+ *  W3  With ack 'replica' a write is acknowledged when a WAIT on the connection that it went over counts a
+ *      replica. WAIT promises to speak of the writes of its own connection only (Redis 7 counts all that came
+ *      before), and on one that was just made it is satisfied at once; so a connection that was made anew in
+ *      between counts as no acknowledgement, and a step that is answered from memory writes something, too.
  *  W4  What must be up to date is read from masters. Only scans of indexes may be read from replicas.
  */
 import type { Clock } from '../../clock.ts';
@@ -115,18 +118,21 @@ export class Wire {
 
   /** The addresses of all masters, in order. */
   async masters(call: Call): Promise<readonly string[]> {
-    await this.#find(call, this.#reads, 0, false);
-    return this.#reads
-      .masters()
-      .map(({ address }) => address)
-      .toSorted();
+    for (let wait = PAUSE_MS.first; this.hasTime(call); wait = Math.min(wait * 2, PAUSE_MS.last)) {
+      const nodes = this.#reads.masters();
+      if (nodes !== undefined) return nodes.map(({ address }) => address).toSorted();
+      this.#reads.refresh();
+      await this.#pause(wait);
+    }
+    throw this.#failure(call, 'UNAVAILABLE', 'the Cluster does not serve all slots');
   }
 
   /** A command that only reads and has no key, on one master. */
   readAt(call: Call, address: string, command: string, args: Args): Promise<unknown> {
-    const send = async (any: Node): Promise<unknown> => {
-      const node = this.#reads.masters().find((each) => each.address === address) ?? any;
-      if (!node.ready) await node.change();
+    const send = async (): Promise<unknown> => {
+      const node = this.#reads.masters()?.find((each) => each.address === address);
+      if (node?.ready === false) await node.change();
+      if (node?.ready !== true) throw new Error(`${address} does not answer`);
       return node.call(command, args);
     };
     return this.#read(call, '', false, send);
@@ -292,7 +298,10 @@ export interface WireOptions {
   readonly ack: 'master' | 'replica';
 }
 
-/** How a script is sent: one that only reads is said to, so that Redis carries it out also where it takes no writes. */
+/**
+ * How a script is sent: one that only reads is said to, so that Redis carries it out also where it takes no
+ * writes.
+ */
 const EVALUATE = { write: ['evalsha', 'eval'], read: ['evalsha_ro', 'eval_ro'] } as const;
 
 /** By its digest; in full if the server does not know it. `sent` is called after each time it was sent. */

@@ -1,0 +1,24 @@
+/** The option that says where NATS is. */
+import type { NatsOptions } from './bus/nats.ts';
+import { invalidArgument } from './errors.ts';
+
+/** Where NATS is looked for if nothing is said. */
+export const DEFAULT_NATS = 'nats://127.0.0.1:4222';
+
+export type NatsSource = string | readonly string[] | NatsOptions;
+/** The option as it was given, once it is known not to be something else. Throws INVALID_ARGUMENT naming `key`. */
+export function natsSource(source: NatsSource, key: string): NatsSource {
+  if (typeof source === 'string' && /^https?:/i.test(source))
+    throw invalidArgument(key, 'must be a nats:// or tls:// url: there is no gateway for http yet');
+  const valid =
+    typeof source === 'string' || Array.isArray(source) || (typeof source === 'object' && source !== null);
+  if (!valid) throw invalidArgument(key, 'must be a nats:// url, a list of such, or options');
+  return source;
+}
+
+/** NATS by its options or only by its servers. */
+export function natsOptions(nats: NatsSource): NatsOptions {
+  return typeof nats === 'string' || Array.isArray(nats)
+    ? { servers: nats as string | readonly string[] }
+    : (nats as NatsOptions);
+}

@@ -1,0 +1,48 @@
+/** The nats-server is lost and comes back. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { waitUntil } from '../support/processes.ts';
+import { ChaosCluster } from './cluster.ts';
+import { checkInvariants } from './invariants.ts';
+import { Load } from './load.ts';
+
+let cluster: ChaosCluster;
+afterEach(() => cluster.stop());
+
+describe('a nats-server', () => {
+  it('that is restarted under load, twice, costs nothing that was acknowledged', async () => {
+    cluster = await ChaosCluster.start();
+    const pids = (): readonly number[] => [...cluster.brokers, ...cluster.runtimes].map(({ pod }) => pod.pid);
+    const before = pids();
+    const load = await Load.start(cluster, { sessions: 6 });
+    await waitUntil(() => load.count > 20, 'the load runs');
+    await cluster.nats.kill();
+    await cluster.nats.restart();
+    await waitUntil(load.everyoneGoesOn(), 'the load goes on', 30_000);
+    await cluster.nats.kill();
+    const killedAt = performance.now();
+    const lost = (): number =>
+      cluster.brokers.filter(({ pod }) => pod.logged('the lease is lost').length > 0).length;
+    await waitUntil(() => lost() === cluster.brokers.length, 'every broker has given its lease up');
+    console.log(
+      `without NATS every broker had given its lease up after ${Math.round(performance.now() - killedAt)} ms`,
+    );
+    await cluster.nats.restart();
+    const restartedAt = performance.now();
+    await waitUntil(load.everyoneGoesOn(), 'the load goes on', 30_000);
+    console.log(
+      `every session went on within ${Math.round(performance.now() - restartedAt)} ms of the restart`,
+    );
+    const executed = await load.stop();
+    const failed = executed.filter(({ result }) => !result.success);
+    expect(failed.filter(({ result }) => !result.success && result.error.code !== 'OUTCOME_UNKNOWN')).toEqual(
+      [],
+    );
+    expect(pids()).toEqual(before);
+    console.log(
+      'NATS restarted under load',
+      failed.length,
+      'in doubt',
+      await checkInvariants(cluster, executed),
+    );
+  }, 90_000);
+});
