@@ -11,7 +11,7 @@ import { Fallback, type FallbackOption } from './fallback.ts';
 import { memberOf } from './member.ts';
 import { DEFAULT_NATS, type NatsSource, natsOptions, natsSource } from './natssource.ts';
 import { type ResolvedSessionLimits, resolveSessionLimits, type SessionLimitOptions } from './options.ts';
-import type { JournalRead, SessionListed } from './protocol.ts';
+import type { JournalRead, KnownTool, SessionListed } from './protocol.ts';
 import type { ExecutionResult } from './result.ts';
 import type { Isolation } from './sandbox/messages.ts';
 import { ID, subjectsOf } from './subjects.ts';
@@ -154,6 +154,11 @@ export class EnclaveClient implements AsyncDisposable {
   /** Events of one session, or live ones of all. Throws UNAVAILABLE before `connect`, or any other call, has resolved. */
   events(options: AllEventsOptions = {}): AsyncIterable<ExecutionEvent> {
     return this.#opened().allEvents(options);
+  }
+
+  /** The tools that scripts may call, as their providers advertise them. */
+  async tools(): Promise<readonly KnownTool[]> {
+    return (await this.#open()).client.tools();
   }
 
   /** Every session that is stored, as it was last committed: for operators. Those of durability 'none' are not among them. */

@@ -38,7 +38,7 @@ export {
   type WorkerPoolOptions,
   type Workload,
 } from './options.ts';
-export type { Durability, ExecutionStatus, SessionStatus } from './protocol.ts';
+export type { Durability, ExecutionStatus, KnownTool, SessionListed, SessionStatus } from './protocol.ts';
 export {
   type ProvideToolsOptions,
   provideTools,

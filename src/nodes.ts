@@ -34,6 +34,8 @@ export interface BrokerParts {
   readonly tools: ToolRegistry;
   readonly routing: Routing;
   readonly autoscaling: Autoscaling | undefined;
+  /** By which the broker tells the time, which is written down and read by others. */
+  readonly clock: Clock;
 }
 
 /** A broker, and the provider of its process's tools. */
@@ -43,7 +45,8 @@ export class BrokerNode {
   readonly #settings: ResolvedSystemOptions;
   readonly #stopMetrics: () => void;
 
-  constructor(id: string, context: NodeContext, { store, tools, routing, autoscaling }: BrokerParts) {
+  constructor(id: string, context: NodeContext, parts: BrokerParts) {
+    const { store, tools, routing, autoscaling } = parts;
     const { bus, clock, subjects, settings, logger } = context;
     const metrics = context.metrics === undefined ? undefined : meter(context.metrics);
     const log = logger === undefined ? undefined : logBroker(logger, id);
@@ -60,7 +63,7 @@ export class BrokerNode {
       id,
       bus: bus.connect(id),
       store,
-      clock,
+      clock: parts.clock,
       subjects,
       tool: (name) => {
         const tool = tools.resolve(name);

@@ -23,7 +23,7 @@ import {
   type SystemOptions,
 } from './options.ts';
 import { PoolSandbox } from './poolsandbox.ts';
-import type { JournalRead } from './protocol.ts';
+import type { JournalRead, KnownTool, SessionListed } from './protocol.ts';
 import type { Provisioner } from './provision/provisioner.ts';
 import type { ExecutionResult } from './result.ts';
 import { type RoutingOptions, resolveRouting } from './routing.ts';
@@ -33,6 +33,7 @@ import type { Isolation } from './sandbox/messages.ts';
 import type { WorkerPool } from './sandbox/pool.ts';
 import { Directory } from './session/directory.ts';
 import type { Store } from './store/store.ts';
+import { StoreClock } from './storeclock.ts';
 import { ID, subjectsOf } from './subjects.ts';
 import type { Tool } from './tools/define.ts';
 import { createToolRegistry, type ToolRegistry } from './tools/registry.ts';
@@ -109,6 +110,7 @@ interface Made {
 export class System implements AsyncDisposable {
   readonly #clock: Clock = systemClock;
   readonly #made: Made;
+  readonly #wall: StoreClock | undefined;
   readonly #brokers: readonly BrokerNode[];
   readonly #runtimes: readonly RuntimeNode[];
   readonly #client: SessionClient;
@@ -127,9 +129,11 @@ export class System implements AsyncDisposable {
     const context: NodeContext = { bus, clock, subjects, settings, logger, metrics: registry };
     const routing = resolveRouting(options);
     const autoscaling = keeping?.autoscaling;
+    // Brokers of several machines must agree on the time that they write down.
+    if (store !== undefined && options.redis !== undefined) this.#wall = new StoreClock(clock, store.store);
+    const parts = { tools, routing, autoscaling, clock: this.#wall ?? clock };
     this.#brokers = namesOf('broker', settings.brokers, made).map(
-      (id) =>
-        new BrokerNode(id, context, { store: (store as StoreSource).store, tools, routing, autoscaling }),
+      (id) => new BrokerNode(id, context, { ...parts, store: (store as StoreSource).store }),
     );
     this.#runtimes = namesOf('runtime', settings.runtimes, made).map(
       (id) => new RuntimeNode(id, context, labels),
@@ -150,6 +154,7 @@ export class System implements AsyncDisposable {
 
   /** @internal Resolves when sessions can be made. */
   async start(): Promise<void> {
+    await this.#wall?.start();
     await Promise.all(this.#brokers.map((node) => node.start()));
     // Brokers hear the first heartbeats.
     await Promise.all(this.#runtimes.map((node) => node.start()));
@@ -183,6 +188,16 @@ export class System implements AsyncDisposable {
   /** Run a script for which no session is kept. See {@link SessionClient.run}. */
   run<T = unknown>(code: string, options: RunOptions = {}): Promise<ExecutionResult<T>> {
     return this.#client.run<T>(code, options);
+  }
+
+  /** The tools that scripts may call, as their providers advertise them. */
+  tools(): Promise<readonly KnownTool[]> {
+    return this.#client.tools();
+  }
+
+  /** Every session that is stored, as it was last committed: for operators. Those of durability 'none' are not among them. */
+  sessions(): AsyncIterable<SessionListed> {
+    return this.#client.sessions();
   }
 
   /** The runtimes that are there, as their heartbeats show them: a client listens from the first call on, and knows them after a heartbeat of each. */
@@ -272,6 +287,7 @@ export class System implements AsyncDisposable {
       await this.#client.close();
       if (this.#listening) this.#directory.stop();
       await Promise.all(this.#brokers.map((node) => node.close()));
+      this.#wall?.stop();
       await this.#made.keeping?.close();
       await Promise.all(this.#runtimes.map((node) => node.close()));
       await this.#made.bus.close();

@@ -2,7 +2,7 @@
  * Follows one session with a plain NATS client and nothing of ours: every event once, in order, without a gap. It is
  * written from EVENTS.md, whose steps are marked (1) to (6).
  */
-import { connect, type NatsConnection } from '@nats-io/transport-node';
+import { connect, type NatsConnection, type NodeConnectionOptions } from '@nats-io/transport-node';
 
 export interface SessionEvent {
   readonly protocolVersion: number;
@@ -14,14 +14,15 @@ export interface SessionEvent {
 }
 
 export interface FollowOptions {
-  readonly servers: string;
+  /** Of the NATS client: servers, who one is, `inboxPrefix`. */
+  readonly connection: NodeConnectionOptions;
   readonly namespace?: string;
   readonly session: string;
   /** The first event wanted: one after the last that was seen. Default 1. */
   readonly fromSeq?: number;
   readonly onEvent: (event: SessionEvent) => void;
-  /** These events are no longer kept. */
-  readonly onTruncated?: (from: number, to: number) => void;
+  /** These events are no longer kept, or larger than a message can be. */
+  readonly onMissing?: (from: number, to: number) => void;
 }
 
 interface Page {
@@ -45,6 +46,8 @@ type Reply =
 const CHECK_MS = 5_000;
 /** Before the log is asked again for what it does not show yet, in ms. */
 const LAG_MS = 100;
+/** Most events that wait for their turn. */
+const MAX_EARLY = 10_000;
 
 export class Follower {
   readonly #nats: NatsConnection;
@@ -62,11 +65,7 @@ export class Follower {
 
   /** Resolves when events are heard. */
   static async start(options: FollowOptions): Promise<Follower> {
-    const nats = await connect({
-      servers: options.servers,
-      maxReconnectAttempts: -1,
-      reconnectTimeWait: 100,
-    });
+    const nats = await connect({ maxReconnectAttempts: -1, reconnectTimeWait: 100, ...options.connection });
     return new Follower(nats, options);
   }
 
@@ -102,6 +101,7 @@ export class Follower {
   #hear(event: SessionEvent): void {
     if (event.seq === undefined || event.seq < this.#next) return;
     this.#highest = Math.max(this.#highest, event.seq);
+    if (this.#early.size >= MAX_EARLY) this.#early.clear(); // The log has them.
     this.#early.set(event.seq, event);
     this.#give();
     if (this.#early.size > 0) this.#doubt();
@@ -125,7 +125,8 @@ export class Follower {
   }
 
   async #mind(): Promise<void> {
-    await this.#nats.flush(); // (2)
+    // (2) A connection that is cut here subscribes again when it is back.
+    await this.#nats.flush().catch(() => undefined);
     while (!this.#nats.isClosed()) {
       if (this.#doubtful) await this.#fill();
       else if (!(await this.#rest(CHECK_MS))) this.#doubtful = true; // (5)
@@ -140,25 +141,37 @@ export class Follower {
     if (!reply.ok) {
       const { code, message, retryable, details } = reply.error;
       if (code === 'NOT_FOUND') return; // Nobody has made the session yet, or it was deleted.
+      if (code === 'RESULT_LIMIT_EXCEEDED') return this.#pass(this.#next + 1);
       if (!retryable) throw new Error(`${code}: ${message}`);
       return this.#later(details?.retryAfterMs ?? LAG_MS);
     }
     const { events, firstSeq, seq } = reply.value;
-    if (firstSeq > this.#next) this.#skip(firstSeq);
+    const trimmed = firstSeq > this.#next;
+    if (trimmed) this.#pass(firstSeq);
     for (const json of events) this.#hear(JSON.parse(json) as SessionEvent);
     this.#highest = Math.max(this.#highest, seq);
     if (this.#next > this.#highest) return;
-    // More pages; or an event was heard that the log does not show yet.
-    if (events.length > 0 || firstSeq === this.#next) this.#doubtful = true;
+    // There are more pages; or an event was heard that the log does not show yet.
+    if (events.length > 0 || trimmed) this.#doubtful = true;
     else await this.#later(LAG_MS);
   }
 
-  /** (6) */
-  #skip(firstSeq: number): void {
-    this.#options.onTruncated?.(this.#next, firstSeq - 1);
-    for (const seq of this.#early.keys()) if (seq < firstSeq) this.#early.delete(seq);
-    this.#next = firstSeq;
+  /** (6) Nobody can tell what was before this one any more, but what was heard. */
+  #pass(firstSeq: number): void {
+    const heard = [...this.#early.keys()].filter((seq) => seq < firstSeq);
+    for (const seq of heard.toSorted((one, other) => one - other)) {
+      this.#miss(seq - 1);
+      this.#give();
+    }
+    this.#miss(firstSeq - 1);
     this.#give();
+    this.#doubt();
+  }
+
+  #miss(last: number): void {
+    if (last < this.#next) return;
+    this.#options.onMissing?.(this.#next, last);
+    this.#next = last + 1;
   }
 
   /** Undefined if nobody answered. */

@@ -3,7 +3,15 @@ import type { ExecutionEvent } from '../../actors/events.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import { uuidv7 } from '../ids.ts';
-import type { AskSession, CreateSession, JournalRead, SessionListed, SessionsListed } from '../protocol.ts';
+import type {
+  AskSession,
+  CreateSession,
+  JournalRead,
+  KnownTool,
+  SessionListed,
+  SessionsListed,
+  ToolList,
+} from '../protocol.ts';
 import type { ExecutionResult } from '../result.ts';
 import { seedWords } from '../seed.ts';
 import type { Subjects } from '../subjects.ts';
@@ -145,6 +153,17 @@ export class SessionClient {
       yield* value.sessions;
       cursor = value.cursor;
       if (cursor === '') return;
+    }
+  }
+
+  /** The tools that scripts may call, as their providers advertise them. */
+  async tools(): Promise<readonly KnownTool[]> {
+    const found: KnownTool[] = [];
+    for (let after: string | undefined; ; ) {
+      const { value } = await this.#context.requests.ask<ToolList>('tools_list', { after });
+      found.push(...value.tools);
+      after = value.after;
+      if (after === undefined) return found;
     }
   }
 

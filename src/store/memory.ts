@@ -36,6 +36,7 @@ interface Core {
   readonly incarnations: Incarnations;
   readonly roles: Roles;
   readonly sessions: Sessions;
+  readonly clock: Clock;
 }
 
 /** Async throughout, so that what is thrown is a rejection. */
@@ -120,6 +121,10 @@ class Handle implements Store {
     this.#use('releaseRole').roles.release(role, holder);
   }
 
+  async time(): Promise<number> {
+    return this.#use('time').clock.now();
+  }
+
   async close(): Promise<void> {
     this.#open = false;
   }
@@ -136,7 +141,8 @@ export class MemoryStore extends Handle {
 
   constructor({ clock, maxEvents = DEFAULT_MAX_EVENTS }: MemoryStoreOptions) {
     const incarnations = new Incarnations(clock);
-    const core = { incarnations, roles: new Roles(clock), sessions: new Sessions(incarnations, maxEvents) };
+    const sessions = new Sessions(incarnations, maxEvents);
+    const core = { incarnations, roles: new Roles(clock), sessions, clock };
     super(core);
     this.#core = core;
   }

@@ -203,6 +203,9 @@ export interface Store {
   /** Give it up now, for another to have. Nothing happens if `holder` does not have it. */
   releaseRole(role: string, holder: string): Promise<void>;
 
+  /** The store's own wall clock, in whole ms since the epoch: what brokers tell the time by, so that they agree on it. */
+  time(): Promise<number>;
+
   close(): Promise<void>;
 }
 

@@ -136,6 +136,43 @@ describe('a broker of the tuned settings that is killed', () => {
     await waitUntil(async () => (await idle.info()).status === 'expired', 'it expires');
   }, 60_000);
 
+  it('is no loss to a service that provides tools, and both may be killed at once', async () => {
+    const service = await cluster.addService();
+    const [unsafe, idempotent] = await Promise.all([
+      Waiting.start(cluster, 'service:send'),
+      Waiting.start(cluster, 'service:put'),
+    ]);
+    killed = await unsafe.owner();
+    await Promise.all([service.kill(), killed.kill()]);
+    const next = await cluster.addService();
+    idempotent.open();
+    unsafe.open();
+    await waitUntil(
+      () => unsafe.passedAt('OutcomeUnknownError') !== undefined,
+      'the unsafe call is in doubt',
+    );
+    await waitUntil(() => idempotent.passedAt() !== undefined, 'the idempotent call is made again');
+    expect(unsafe.calls).toHaveLength(1);
+    expect(idempotent.calls.map(({ pid }) => pid)).toEqual([service.pid, next.pid]);
+    await wentOn(unsafe);
+    await wentOn(idempotent);
+    await next.kill();
+  }, 60_000);
+
+  it('costs a client that is closed and comes back no result', async () => {
+    const before = [await Waiting.start(cluster), await Waiting.start(cluster)];
+    await Promise.all(before.map((waiting) => waiting.forsake()));
+    killed = await before[0]?.owner();
+    await killed?.kill();
+    const again = cluster.connect();
+    await again.connect();
+    const results = before.map(({ session, execution }) => again.session(session).result(execution));
+    for (const waiting of before) waiting.open();
+    for (const [index, result] of (await Promise.all(results)).entries())
+      expect(result).toMatchObject({ success: true, executionId: before[index]?.execution });
+    for (const waiting of before) await wentOn(waiting);
+  }, 60_000);
+
   it('loses nothing under load', async () => {
     const load = await Load.start(cluster, { sessions: 6 });
     await waitUntil(() => load.count > 20, 'the load runs');

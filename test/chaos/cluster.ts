@@ -5,7 +5,7 @@ import { EnclaveClient, type EnclaveClientOptions } from '../../src/index.ts';
 import { RedisStore } from '../../src/store/redis/store.ts';
 import { type NatsServer, startNats } from '../support/nats.ts';
 import { POD_TOOLS, type Pod, startBrokerPod, startRuntimePod } from '../support/pods.ts';
-import { stopAll, temporaryDirectory } from '../support/processes.ts';
+import { Launched, stopAll, temporaryDirectory, track, waitUntil } from '../support/processes.ts';
 import { startProxy, type TcpProxy } from '../support/proxy.ts';
 import {
   type RedisCluster,
@@ -19,6 +19,9 @@ import { Observer } from './observer.ts';
 
 /** What the documentation calls tuned: a broker that is gone is succeeded within three seconds. */
 export const TUNED = ['--lease-ttl', '1500', '--scan', '250'] as const;
+
+const SERVICE = path.join(import.meta.dirname, 'service.ts');
+let services = 0;
 
 export interface ChaosOptions {
   /** Default 2. */
@@ -58,16 +61,16 @@ export class ChaosPod {
     return this.#harms.some(({ from, to }) => from <= at && at <= to + AFTERMATH_MS);
   }
   cutNats(): void {
-    this.#harm();
+    this.harm();
     this.#nats.cut();
   }
   cutRedis(): void {
-    this.#harm();
+    this.harm();
     this.#redis?.cut();
   }
   /** Hold every byte instead: connections stay. */
   stallRedis(): void {
-    this.#harm();
+    this.harm();
     this.#redis?.stall();
   }
   /** Whether bytes for Redis are held. */
@@ -77,33 +80,35 @@ export class ChaosPod {
   async mend(): Promise<void> {
     this.#redis?.resume();
     await Promise.all([this.#nats.restore(), this.#redis?.restore()]);
-    this.#heal();
+    this.heal();
   }
   kill(): Promise<void> {
-    this.#harm();
+    this.harm();
     return this.pod.kill();
   }
   pause(): void {
-    this.#harm();
+    this.harm();
     this.pod.pause();
   }
   resume(): void {
     this.pod.resume();
-    this.#heal();
+    this.heal();
   }
   drain(): Promise<number | null> {
-    this.#harm();
+    this.harm();
     return this.pod.drain();
   }
   async start(): Promise<void> {
     await this.pod.start();
-    this.#heal();
+    this.heal();
   }
 
-  #harm(): void {
+  /** Something happens to it from now on: what others take from it, they take with a reason. */
+  harm(): void {
     this.#harms.push({ from: Date.now(), to: Number.POSITIVE_INFINITY });
   }
-  #heal(): void {
+  /** What happened to it is over. */
+  heal(): void {
     for (const harm of this.#harms) harm.to = Math.min(harm.to, Date.now());
   }
 }
@@ -190,6 +195,17 @@ export class ChaosCluster {
     return added;
   }
 
+  /** Start a service that provides tools and is no broker: see service.ts. Resolves when it does. */
+  async addService(): Promise<Launched> {
+    const service = new Launched(process.execPath, [SERVICE, this.nats.url, `service-${++services}`], {
+      env: { ...process.env, ENCLAVE_TEST_DIR: this.directory },
+    });
+    track({ stop: () => service.kill() });
+    await waitUntil(() => !service.running || service.output.includes('ready'), 'the service is ready');
+    if (!service.running) throw new Error(`the service ended at its start:\n${service.output}`);
+    return service;
+  }
+
   /** The broker that owns the session; undefined while none answers for it. */
   async ownerOf(session: string): Promise<ChaosPod | undefined> {
     const { owner } = await this.client.session(session).info();
@@ -205,6 +221,21 @@ export class ChaosCluster {
   /** The broker whose process has this id. */
   brokerWith(pid: number): ChaosPod | undefined {
     return this.brokers.find(({ pod }) => pod.pid === pid);
+  }
+
+  /** SIGKILL the nats-server: every pod is harmed. */
+  async killNats(): Promise<void> {
+    for (const pod of this.#pods) pod.harm();
+    await this.nats.kill();
+  }
+
+  async restartNats(): Promise<void> {
+    await this.nats.restart();
+    for (const pod of this.#pods) pod.heal();
+  }
+
+  get #pods(): readonly ChaosPod[] {
+    return [...this.brokers, ...this.runtimes];
   }
 
   /** Let the calls of `gate:pass` and `gate:put` go on that wait there. */

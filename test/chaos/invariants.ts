@@ -39,13 +39,24 @@ export interface Report {
   readonly falseTakeovers: number;
 }
 
+interface Takeover {
+  readonly session: string;
+  readonly epoch: number;
+  /** Something had been done to the broker that it was taken from. */
+  readonly justified: boolean;
+}
+
 /** Sessions that were taken from a broker that had not given them up. */
-function takeoversOf({ brokers }: ChaosCluster): readonly { readonly justified: boolean }[] {
+function takeoversOf({ brokers }: ChaosCluster): readonly Takeover[] {
   return brokers.flatMap(({ pod }) =>
-    pod.logged('session taken over').map(({ time, from }) => {
+    pod.logged('session taken over').map(({ time, session, epoch, from }) => {
       const at = Number(time) - pod.skewMs;
       const former = brokers.find(({ id }) => String(from).startsWith(`${id.slice(0, 40)}-`));
-      return { justified: former === undefined || former.wasHarmed(at) };
+      return {
+        session: String(session),
+        epoch: Number(epoch),
+        justified: former === undefined || former.wasHarmed(at),
+      };
     }),
   );
 }
@@ -66,6 +77,8 @@ export async function checkInvariants(cluster: ChaosCluster, executed: readonly 
   checkLandings(executed, once);
   const taken = takeoversOf(cluster);
   const falseTakeovers = taken.filter(({ justified }) => !justified).length;
+  const epochs = taken.map(({ session, epoch }) => `${session} in epoch ${epoch}`);
+  expect(new Set(epochs).size, 'each epoch has one owner').toBe(epochs.length); // I1
   const succeeded = executed.filter(({ result }) => result.success).length;
   const executions = executed.length;
   return {

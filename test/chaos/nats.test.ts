@@ -15,10 +15,10 @@ describe('a nats-server', () => {
     const before = pids();
     const load = await Load.start(cluster, { sessions: 6 });
     await waitUntil(() => load.count > 20, 'the load runs');
-    await cluster.nats.kill();
-    await cluster.nats.restart();
+    await cluster.killNats();
+    await cluster.restartNats();
     await waitUntil(load.everyoneGoesOn(), 'the load goes on', 30_000);
-    await cluster.nats.kill();
+    await cluster.killNats();
     const killedAt = performance.now();
     const lost = (): number =>
       cluster.brokers.filter(({ pod }) => pod.logged('the lease is lost').length > 0).length;
@@ -26,7 +26,7 @@ describe('a nats-server', () => {
     console.log(
       `without NATS every broker had given its lease up after ${Math.round(performance.now() - killedAt)} ms`,
     );
-    await cluster.nats.restart();
+    await cluster.restartNats();
     const restartedAt = performance.now();
     await waitUntil(load.everyoneGoesOn(), 'the load goes on', 30_000);
     console.log(

@@ -5,8 +5,8 @@ import type { ChaosCluster, ChaosPod } from './cluster.ts';
 import { landings } from './invariants.ts';
 import type { Executed } from './load.ts';
 
-/** `gate:pass` is unsafe, `gate:put` idempotent. */
-export type Gate = 'gate:pass' | 'gate:put';
+/** Of brokers and of a service; the first of each is unsafe, the second idempotent. */
+export type Gate = 'gate:pass' | 'gate:put' | 'service:send' | 'service:put';
 
 /** Counts itself in `state`, prints, waits at a gate, prints what became of the call. */
 const script = (tool: Gate): string => `state.n = (state.n ?? 0) + 1;

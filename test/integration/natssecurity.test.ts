@@ -707,7 +707,7 @@ describe('identities of their own', () => {
   });
 
   it('cuts a connection when its identity expires', async () => {
-    const { creds } = await issueIdentity(tenants.Acme, { role: 'runtime', id: 'r1', expiresInSeconds: 2 });
+    const { creds } = await issueIdentity(tenants.Acme, { role: 'runtime', id: 'r1', expiresInSeconds: 6 });
     const user = await loginWith(creds);
     expect(await user.mayPublish(subjects.runtimeHeartbeat('r1'))).toBe(true);
     await user.nats.closed();

@@ -153,6 +153,10 @@ export class SimulatedStore implements Store {
     return this.#call(`role ${role}`, (store) => store.holdRole(role, holder, ttlMs));
   }
 
+  time(): Promise<number> {
+    return this.#call('time', (store) => store.time());
+  }
+
   releaseRole(role: string, holder: string): Promise<void> {
     return this.#call(`role ${role}`, (store) => store.releaseRole(role, holder));
   }

@@ -1,5 +1,6 @@
 /** Finding the owner of a session, whoever it is, and being honest when nobody is found. */
 import { describe, expect, it } from 'vitest';
+import { type Bus, BusError } from '../../src/bus/bus.ts';
 import type { Activated, CreateSession, SessionCommand } from '../../src/protocol.ts';
 import { refusal, rejection, resultJson, subjects, World } from './client-world.ts';
 
@@ -11,6 +12,21 @@ const accepted = (command: SessionCommand) => {
   const { execution } = command;
   return { value: { execution, result: resultJson(execution, 'done') } };
 };
+
+/** A bus whose server cannot be asked while that is true. */
+function awayBus(bus: Bus, isAway: () => boolean): Bus {
+  return {
+    maxPayloadBytes: bus.maxPayloadBytes,
+    publish: (...given) => bus.publish(...given),
+    request: (subject, ...given) =>
+      isAway()
+        ? Promise.reject(new BusError('DISCONNECTED', subject, 'there is no connection'))
+        : bus.request(subject, ...given),
+    subscribe: (...given) => bus.subscribe(...given),
+    flush: () => bus.flush(),
+    close: () => bus.close(),
+  };
+}
 
 describe('a command', () => {
   it('goes to the owner, once', async () => {
@@ -119,6 +135,26 @@ describe('a command', () => {
     const error = await rejection(world.clock.until(client.session('s').close()));
     expect(error).toMatchObject({ code: 'UNAVAILABLE', outcome: 'not_started', retryable: true });
     expect(world.clock.time).toBe(3_000);
+  });
+
+  it('is sent again if the server was away, and is carried out when it is back', async () => {
+    const world = new World();
+    world.owner('s', 1, () => ({ value: {} }));
+    const near = world.server.connect('client');
+    const away = awayBus(near, () => world.clock.time < 2_000);
+    const client = await world.client({ bus: away, timeoutMs: 3_000 });
+    await world.clock.until(client.session('s').close());
+    expect(world.clock.time).toBeGreaterThanOrEqual(2_000);
+  });
+
+  it('is surely not started if the server stays away', async () => {
+    const world = new World();
+    const bus = awayBus(world.server.connect('client'), () => true);
+    const client = await world.client({ bus, timeoutMs: 3_000 });
+    expect(await rejection(world.clock.until(client.session('s').close()))).toMatchObject({
+      code: 'UNAVAILABLE',
+      outcome: 'not_started',
+    });
   });
 
   it('is in doubt if somebody may have got it', async () => {

@@ -526,6 +526,26 @@ describe('reports', () => {
     expect([script.stopped, host.attempts]).toEqual([true, 0]);
   });
 
+  it('are told again, the last of them, to an owner that says nothing, which may want the attempt no more', async () => {
+    const { start, clock, host, ack, reports, send } = await setUp();
+    const script = await start();
+    script.spec.onReport([output('a')], true);
+    await clock.settle();
+    await ack(1);
+    await clock.advance(2_000);
+    expect(reports).toHaveLength(1);
+    await clock.advance(2_000);
+    expect(reports.at(-1)).toMatchObject({ attempt: 'a1', n: 1, items: [], waiting: true });
+    await ack(1);
+    const { length } = reports;
+    await clock.advance(2_000);
+    expect(reports).toHaveLength(length);
+    await clock.advance(2_000);
+    expect(reports.length).toBeGreaterThan(length);
+    await send({ t: 'stop', attempt: 'a1', epoch: 1 });
+    expect([script.stopped, host.attempts]).toEqual([true, 0]);
+  });
+
   it('that nobody acknowledges end with the attempt after orphanMs', async () => {
     const { start, clock, host, offer, reports } = await setUp({ orphanMs: 10_000 });
     const script = await start();

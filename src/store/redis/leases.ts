@@ -12,7 +12,7 @@
  */
 import { checkId, checkTtl } from '../checks.ts';
 import { isId, type Keys } from './keys.ts';
-import { END, HOLD, LEFT, OPEN, RELEASE, RENEW } from './scripts.ts';
+import { END, HOLD, LEFT, OPEN, RELEASE, RENEW, TIME } from './scripts.ts';
 import type { Call, Wire } from './wire.ts';
 
 /** 30 days. */
@@ -66,6 +66,11 @@ export class Leases {
     checkId('role', role);
     checkId('holder', holder);
     await this.#write(call, RELEASE, this.#keys.role(role), [holder]);
+  }
+
+  /** By the clock of one server, always of the same as long as the slots stay where they are. */
+  async time(call: Call): Promise<number> {
+    return (await this.#wire.readStep(call, TIME, [this.#keys.role('clock')], [])) as number;
   }
 
   #set(call: Call, script: typeof OPEN, incarnation: string, ttlMs: number): Promise<unknown> {

@@ -278,6 +278,11 @@ local ends = redis.call('GET', KEYS[1])
 return ends and tonumber(ends) - nowMs or 0
 `);
 
+/** KEYS whatever is on the server that is asked. Answers its wall clock, in ms. */
+export const TIME = script(`${NOW}
+return nowMs
+`);
+
 /** KEYS role; ARGV holder, ttl in ms. */
 export const HOLD = script(`
 local holder = redis.call('GET', KEYS[1])

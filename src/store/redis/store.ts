@@ -184,6 +184,10 @@ export class RedisStore implements Store {
     return this.#leases.release(this.#begin('releaseRole'), role, holder);
   }
 
+  async time(): Promise<number> {
+    return this.#leases.time(this.#begin('time'));
+  }
+
   /** What is under way is answered UNKNOWN, or UNAVAILABLE if it only reads. Safe to call again. */
   async close(): Promise<void> {
     if (!this.#open) return;

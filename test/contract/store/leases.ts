@@ -23,6 +23,16 @@ export function incarnations(test: Test): void {
     expect(await store.openIncarnation(id, LONG_MS)).toBe(false);
   });
 
+  test('are judged by a clock that all can ask for its time', async (room) => {
+    const [store, other] = [await room.connect(), await room.connect()];
+    const times: number[] = [];
+    for (const asked of [store, other, store, other]) times.push(await asked.time());
+    expect(times.every((time) => Number.isSafeInteger(time))).toBe(true);
+    expect(times).toEqual(times.toSorted((one, next) => one - next));
+    const [first = 0] = times;
+    await eventually(async () => expect(await other.time()).toBeGreaterThan(first));
+  });
+
   test('cannot be opened again after their end', async (room) => {
     const store = await room.connect();
     const ended = await room.broker(store);
