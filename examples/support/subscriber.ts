@@ -21,6 +21,8 @@ export interface FollowOptions {
   /** The first event wanted: one after the last that was seen. Default 1. */
   readonly fromSeq?: number;
   readonly onEvent: (event: SessionEvent) => void;
+  /** After this long without news the log is asked whether something was lost, in ms. Default 5,000. */
+  readonly checkMs?: number;
   /** These events are no longer kept, or larger than a message can be. */
   readonly onMissing?: (from: number, to: number) => void;
 }
@@ -42,8 +44,6 @@ type Reply =
       };
     };
 
-/** After this long without news the log is asked whether something was lost, in ms. */
-const CHECK_MS = 5_000;
 /** Before the log is asked again for what it does not show yet, in ms. */
 const LAG_MS = 100;
 /** Most events that wait for their turn. */
@@ -125,11 +125,12 @@ export class Follower {
   }
 
   async #mind(): Promise<void> {
+    const { checkMs = 5_000 } = this.#options;
     // (2) A connection that is cut here subscribes again when it is back.
     await this.#nats.flush().catch(() => undefined);
     while (!this.#nats.isClosed()) {
       if (this.#doubtful) await this.#fill();
-      else if (!(await this.#rest(CHECK_MS))) this.#doubtful = true; // (5)
+      else if (!(await this.#rest(checkMs))) this.#doubtful = true; // (5)
     }
   }
 

@@ -65,9 +65,13 @@ async function runThere(
 }
 
 function print({ type, payload }: ExecutionEvent): void {
-  if (type !== 'stdout' && type !== 'log') return;
-  const text = (payload as { readonly text?: unknown; readonly message?: unknown }).text ?? payload;
-  process.stderr.write(typeof text === 'string' ? text : `${JSON.stringify(text)}\n`);
+  const { chunk, level, message } = payload as {
+    readonly chunk?: string;
+    readonly level?: string;
+    readonly message?: string;
+  };
+  if (type === 'stdout') process.stderr.write(chunk ?? '');
+  if (type === 'log') process.stderr.write(`${level ?? 'log'}: ${message ?? ''}\n`);
 }
 
 async function read(file: string): Promise<string> {

@@ -20,7 +20,7 @@ import { violations } from '../support/jsonschema.ts';
 import { type NatsServer, startNats } from '../support/nats.ts';
 import { stopAll, waitUntil } from '../support/processes.ts';
 import { startProxy, type TcpProxy } from '../support/proxy.ts';
-import { startRedis } from '../support/redis.ts';
+import { type RedisServer, startRedis } from '../support/redis.ts';
 import { closeAll, Gate, killWorkers, logOf, open, runtimeOf } from '../support/systems.ts';
 import { errorIn, valueIn } from './ends.ts';
 
@@ -33,6 +33,7 @@ const seenInProcess = new Set<string>();
 
 let gate = new Gate();
 let nats: NatsServer;
+let redis: RedisServer;
 let systems: readonly [System, System];
 let everything: Everything;
 
@@ -102,7 +103,7 @@ class Reader {
   follower: Follower | undefined;
 
   async start(
-    options: Pick<FollowOptions, 'connection' | 'session' | 'namespace' | 'fromSeq'>,
+    options: Pick<FollowOptions, 'connection' | 'session' | 'namespace' | 'checkMs'>,
   ): Promise<this> {
     this.follower = await Follower.start({
       ...options,
@@ -144,7 +145,7 @@ beforeAll(async () => {
     vi.stubEnv(`ENCLAVE_NATS_${role.toUpperCase()}_PASSWORD`, passwordOf(role));
   nats = await startNats({ config: NATS_CONF });
   vi.unstubAllEnvs();
-  const redis = await startRedis();
+  redis = await startRedis();
   const member = (id: string): Promise<System> =>
     open({
       nats: { servers: nats.url, ...login('broker', id), password: passwordOf('broker') },
@@ -245,9 +246,9 @@ describe('a plain subscriber whose connection is cut', () => {
       `console.log('here'); await callTool('wait'); console.log('there'); return 'moved'`,
     );
     await waitUntil(() => gate.waiting > 0, 'the script waits');
-    const { broker } = await session.info();
+    const { owner } = await session.info();
     await session.migrate();
-    expect((await session.info()).broker).not.toBe(broker);
+    expect((await session.info()).owner).not.toBe(owner);
     const host = systems.find((system) => Object.hasOwn(system.stats(), runtimeOf(hostOf(), 'whole')));
     expect(killWorkers(host as System, runtimeOf(hostOf(), 'whole'))).not.toEqual([]);
     gate.open();
@@ -456,6 +457,35 @@ describe('a subscriber that the log cannot help', () => {
       [13, 13],
     ]);
     expect(reader.numbers()).toEqual([12, 14]);
+  });
+
+  it('asks it after a while of silence: the last event may be what was lost', async () => {
+    const reader = await new Reader().start({
+      connection: { servers: plain.url },
+      namespace: 'lost',
+      session: 's',
+      checkMs: 50,
+    });
+    publish(1);
+    await waitUntil(() => reader.last === 1, 'it hears one');
+    log = upTo(2).map(event);
+    await waitUntil(() => reader.last === 2, 'it has the one that was not published');
+    expect(reader.numbers()).toEqual([1, 2]);
+  });
+
+  it('is told by a real broker what it no longer keeps', async () => {
+    const settings = { nats: plain.url, redis: redis.url, keyPrefix: 'short:', namespace: 'short' };
+    const system = await open({ ...settings, roles: ['broker', 'runtime'], maxEvents: 10 });
+    const session = await system.spawnSession({ id: 's' });
+    valueIn(await session.execute('for (let n = 0; n < 50; n++) { console.log(n); await sleep(1) }').result);
+    const options = { connection: { servers: plain.url }, namespace: 'short', session: 's' };
+    const reader = await new Reader().start(options);
+    await waitUntil(() => reader.last === 52, 'it has the last event');
+    const [first = 0] = reader.numbers();
+    expect(reader.missing).toEqual([[1, first - 1]]);
+    expect(reader.numbers()).toEqual(upTo(52, first));
+    expect(reader.events.length).toBeGreaterThanOrEqual(10);
+    expectValid(reader.events);
   });
 
   it('passes over an event that does not fit into an answer', async () => {

@@ -140,6 +140,7 @@ describe('a command', () => {
   it('is sent again if the server was away, and is carried out when it is back', async () => {
     const world = new World();
     world.owner('s', 1, () => ({ value: {} }));
+    world.broker('session_activate', () => activated('b1'));
     const near = world.server.connect('client');
     const away = awayBus(near, () => world.clock.time < 2_000);
     const client = await world.client({ bus: away, timeoutMs: 3_000 });
