@@ -98,7 +98,7 @@ function finish(draft: Draft, execution: ExecutionDraft, end: Ended['end'], usag
       ? { result: end.json === '' ? undefined : (JSON.parse(end.json) as unknown) }
       : { error: { code: end.code, message: end.message } }),
     stats: {
-      durationMs: execution.startTime === 0 ? 0 : now - execution.startTime,
+      durationMs: execution.startTime === 0 ? 0 : Math.max(0, now - execution.startTime),
       toolCallCount: execution.toolCalls,
       stdoutBytes: execution.stdoutBytes,
     },

@@ -10,12 +10,13 @@ export function resultJson(ended: Ended, journal: SessionJournal): string {
   const toolCalls = journal.records(execution, at);
   const { startTime, acceptedAt } = execution;
   const stats: ExecutionStats = {
-    duration: startTime === 0 ? 0 : at - startTime,
+    // The next owner's clock may be behind.
+    duration: startTime === 0 ? 0 : Math.max(0, at - startTime),
     cpuTime: usage.cpu,
     toolCallCount: toolCalls.length,
     startTime: startTime === 0 ? acceptedAt : startTime,
     endTime: at,
-    queueTime: (startTime === 0 ? at : startTime) - acceptedAt,
+    queueTime: Math.max(0, (startTime === 0 ? at : startTime) - acceptedAt),
     memoryUsage: usage.heap,
     attempts: execution.attempts,
   };
