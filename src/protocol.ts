@@ -333,6 +333,8 @@ export interface BrokerHeartbeat {
   /** Executions that wait for room in a runtime. Undefined from an older broker. */
   readonly waiting?: number | undefined;
   readonly draining: boolean;
+  /** Versions of the session's snapshot: the highest that it reads, and the one that it writes now. Undefined from an older broker: it reads and writes version 1. */
+  readonly snapshot?: { readonly reads: number; readonly writes: number } | undefined;
   readonly intervalMs: number;
 }
 

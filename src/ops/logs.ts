@@ -44,6 +44,11 @@ export function logBroker(parent: Logger, broker: string): (notice: BrokerNotice
         );
       case 'session.fenced':
         return logger.debug({ session: notice.session }, 'session is owned here no more');
+      case 'session.too_new':
+        return logger.warn(
+          { session: notice.session },
+          'sessions that a newer release stored cannot be read here; brokers of that release must take them',
+        );
       case 'execution.ended':
         return logger.debug({ session: notice.session, execution: notice.execution }, 'execution ended');
       case 'tool.conflict':

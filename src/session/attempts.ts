@@ -7,7 +7,8 @@
  *      received is sent again.
  *  O2  A report is acknowledged after the commit of the step that took it in, never before.
  *  O3  An attempt counts as lost only when nobody can run it any more: its runtime answers that it does not have
- *      it (and will never accept it), or is gone, or is silent for {@link SILENT_PROBES} probes.
+ *      it (and will never accept it), or obeys a later owner only, or is gone, or is silent for {@link SILENT_PROBES}
+ *      probes.
  *  O4  A report counts only if it comes from the runtime that the attempt was offered to.
  */
 import { type Bus, BusError } from '../bus/bus.ts';
@@ -134,7 +135,8 @@ export class Attempts {
         link.sent = Math.max(link.sent, link.received);
         return this.#accepted(link);
       }
-      if (!answer.ok) return; // A later owner spoke to it: the next commit here will be fenced.
+      // It is not there, or a later owner spoke to it. If that one lives, the next commit here is fenced, and nothing is
+      // done; if the store forgot it in a fail-over, nobody else will begin the script again.
       this.#lost(link); // O3
     } catch (error) {
       link.probing = false;

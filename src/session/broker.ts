@@ -12,7 +12,7 @@ import { waitingFor } from '../../actors/attempts.ts';
 import type { Routing } from '../../actors/routing.ts';
 import { type Bus, BusError, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { Activated, ActivateSession, Reply } from '../protocol.ts';
+import type { Activated, ActivateSession, BrokerHeartbeat, Reply } from '../protocol.ts';
 import { success } from '../replies.ts';
 import type { Store } from '../store/store.ts';
 import { BROKERS, type Subjects } from '../subjects.ts';
@@ -38,10 +38,13 @@ import { Leaving } from './leaving.ts';
 import type { BrokerNotice } from './notice.ts';
 import { Ownership } from './ownership.ts';
 import { Queries } from './queries.ts';
+import { CODEC } from './release.ts';
 import { notNow, type Respond, responder } from './responses.ts';
 import { Runs } from './runs.ts';
 import { Scan } from './scan.ts';
+import type { SnapshotCodec } from './snapshot.ts';
 import { ToolDirectory } from './tooldirectory.ts';
+import { Snapshots } from './versions.ts';
 
 export type { BrokerNotice } from './notice.ts';
 
@@ -70,6 +73,8 @@ export interface BrokerOptions {
   readonly routing?: Routing | undefined;
   /** Keep a pool of runtimes of the right size, while this broker is the one that decides. Whoever made the provisioner closes it. Default: others do. */
   readonly autoscaling?: Autoscaling | undefined;
+  /** @internal For tests, which pose as another release. Default: what this release reads and writes. */
+  readonly snapshots?: SnapshotCodec | undefined;
   /** Told of what an operator should know. */
   readonly onNotice?: ((notice: BrokerNotice) => void) | undefined;
 }
@@ -89,6 +94,7 @@ export class Broker {
   readonly directory: Directory;
   readonly tools: ToolDirectory;
   readonly #options: BrokerOptions;
+  readonly #snapshots: Snapshots;
   readonly #lease: Lease;
   readonly #respond: Respond;
   readonly #hosting: Hosting;
@@ -121,7 +127,10 @@ export class Broker {
       for (const { actor } of this.#hosting.all()) actor.runtimeGone(runtime);
       this.#runs.runtimeGone(runtime);
     };
-    const directory = new Directory({ bus, clock, subjects, routing, onChange, onGone, dropped });
+    const snapshots = new Snapshots(id, options.snapshots ?? CODEC);
+    this.#snapshots = snapshots;
+    const onBroker = (beat: BrokerHeartbeat): void => snapshots.hear(beat);
+    const directory = new Directory({ bus, clock, subjects, routing, onChange, onGone, onBroker, dropped });
     this.directory = directory;
     const tools = new ToolDirectory({ bus, clock, subjects, local: tool, notify });
     this.tools = tools;
@@ -160,11 +169,33 @@ export class Broker {
       dropped,
     });
     this.#hosting = hosting;
-    const ownership = new Ownership({ broker: id, bus, store, clock, lease, hosting, isClosed, notify });
+    const ownership = new Ownership({
+      broker: id,
+      bus,
+      store,
+      clock,
+      subjects,
+      directory,
+      lease,
+      hosting,
+      snapshots,
+      isClosed,
+      notify,
+    });
     this.#ownership = ownership;
     this.#leaving = new Leaving({ broker: id, bus, subjects, directory, hosting, ownership, isOpen });
-    this.#creation = new Creation({ store, clock, lease, hosting, ownership, settings, maxSessions, isOpen });
-    this.#queries = new Queries({ broker: id, bus, store, subjects, hosting, ownership });
+    this.#creation = new Creation({
+      store,
+      clock,
+      lease,
+      hosting,
+      ownership,
+      snapshots,
+      settings,
+      maxSessions,
+      isOpen,
+    });
+    this.#queries = new Queries({ broker: id, bus, store, subjects, hosting, ownership, snapshots });
     this.#runs = new Runs({
       broker: id,
       bus,
@@ -197,6 +228,10 @@ export class Broker {
   get holdsLease(): boolean {
     return this.#lease.holds();
   }
+  /** The version of sessions' snapshots that it writes now: the highest that every broker reads. */
+  get snapshotVersion(): number {
+    return this.#snapshots.writes;
+  }
   /** Stateless runs that are here. */
   get runs(): number {
     return this.#runs.size;
@@ -224,6 +259,7 @@ export class Broker {
   }
 
   #leaseHeld(): void {
+    this.#snapshots.restart();
     for (const held of this.#whenHeld.splice(0)) held();
   }
 
@@ -291,6 +327,7 @@ export class Broker {
         sessions: this.#hosting.size,
         waiting: this.#waiting(),
         draining: this.#state === 'draining',
+        snapshot: { reads: this.#snapshots.reads, writes: this.#snapshots.writes },
         intervalMs: HEARTBEAT_MS,
       });
     } catch (error) {

@@ -11,7 +11,7 @@ import type { Lease } from './lease.ts';
 import type { Ownership } from './ownership.ts';
 import { EphemeralSession } from './persistence.ts';
 import { notNow } from './responses.ts';
-import { encodeSnapshot } from './snapshot.ts';
+import type { Snapshots } from './versions.ts';
 
 /** Of a session, for its life. */
 const SETTINGS = {
@@ -39,6 +39,7 @@ export interface CreationOptions {
   readonly lease: Pick<Lease, 'incarnation'>;
   readonly hosting: Pick<Hosting, 'get' | 'host' | 'size'>;
   readonly ownership: Pick<Ownership, 'activate' | 'begin' | 'orphanIfFailed'>;
+  readonly snapshots: Pick<Snapshots, 'encode'>;
   readonly settings: CreationSettings | undefined;
   /** Sessions with an actor here. Over it: OVERLOADED. */
   readonly maxSessions: number;
@@ -98,7 +99,7 @@ export class Creation {
   }
 
   async #stored(asked: CreateSession, owner: string): Promise<Reply<unknown>> {
-    const { store, clock, ownership } = this.#options;
+    const { store, clock, ownership, snapshots } = this.#options;
     const { session, creation, state, tools, isolation, limits } = asked;
     const context = this.#newContext(asked);
     const { ttlMs } = context.settings;
@@ -108,7 +109,7 @@ export class Creation {
       operation: creation,
       owner,
       nonce,
-      snapshot: encodeSnapshot('starting', context, 1),
+      snapshot: snapshots.encode('starting', context, 1),
       fields: { state, meta: JSON.stringify({ creation, tools, isolation, limits }) },
       wakeAt: ttlMs > 0 ? clock.now() + ttlMs : undefined,
     });

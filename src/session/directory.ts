@@ -39,6 +39,8 @@ export interface DirectoryOptions {
   readonly onChange: () => void;
   /** A runtime's process is gone: nobody hears its commands. Default: nobody asks whether one is. */
   readonly onGone?: ((runtime: string) => void) | undefined;
+  /** Told of every broker's heartbeat. Default: nobody wants to know. */
+  readonly onBroker?: ((beat: BrokerHeartbeat) => void) | undefined;
   /** Told of heartbeats that are none. */
   readonly dropped?: Pick<Dropped, 'note'> | undefined;
 }
@@ -71,7 +73,7 @@ export class Directory {
       bus.subscribe(subjects.brokerHeartbeat('*'), ({ subject, body }) => {
         const beat = brokerBeatOf(body, speakerOf(subject));
         if (typeof beat === 'string') this.#options.dropped?.note(subject, beat);
-        else this.#brokers.set(beat.broker, { beat, heardAt: this.#options.clock.monotonic() });
+        else this.#hearBroker(beat);
       }),
     ];
   }
@@ -163,6 +165,11 @@ export class Directory {
           onGone?.(id);
         });
     }
+  }
+
+  #hearBroker(beat: BrokerHeartbeat): void {
+    this.#brokers.set(beat.broker, { beat, heardAt: this.#options.clock.monotonic() });
+    this.#options.onBroker?.(beat);
   }
 
   #hearRuntime(beat: RuntimeHeartbeat): void {

@@ -58,6 +58,7 @@ export function brokerBeatOf(body: unknown, id: string): BrokerHeartbeat | strin
   if (!isCount(beat.sessions)) return 'sessions';
   if (beat.waiting !== undefined && !isCount(beat.waiting)) return 'waiting';
   if (typeof beat.draining !== 'boolean') return 'draining';
+  if (beat.snapshot !== undefined && !isSnapshotVersions(beat.snapshot)) return 'snapshot';
   return isInterval(beat.intervalMs) ? (body as unknown as BrokerHeartbeat) : 'intervalMs';
 }
 
@@ -122,6 +123,11 @@ function isVersions(value: unknown): value is Versions {
   if (!isRecord(value)) return false;
   const { engine, prelude, stripper } = value as Fields<Versions>;
   return [engine, prelude, stripper].every((each) => isText(each) && each.length <= MAX_VERSION_LENGTH);
+}
+
+function isSnapshotVersions(value: unknown): boolean {
+  if (!isRecord(value)) return false;
+  return [value.reads, value.writes].every((version) => isCount(version) && version >= 1);
 }
 
 function isInterval(value: unknown): value is number {

@@ -1,15 +1,15 @@
 /** A session as a new owner finds it in the store. */
-import type { SessionStateValue } from '../../actors/session.ts';
 import type { SessionContext } from '../../actors/sessiondata.ts';
 import type { SessionInfoAnswer, SessionLimits, SessionListed } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { SessionRecord, Store } from '../store/store.ts';
 import { SessionJournal } from './journal.ts';
 import type { LiveExecution } from './live.ts';
-import { decodeSnapshot } from './snapshot.ts';
+import type { DecodedSnapshot } from './snapshot.ts';
+import type { Snapshots } from './versions.ts';
 
 export interface LoadedSession {
-  readonly snapshot: { readonly value: SessionStateValue; readonly context: SessionContext };
+  readonly snapshot: DecodedSnapshot;
   readonly state: string;
   readonly meta: {
     readonly tools: readonly string[] | undefined;
@@ -21,10 +21,11 @@ export interface LoadedSession {
 
 export async function loadSession(
   store: Store,
+  snapshots: Pick<Snapshots, 'decode'>,
   record: SessionRecord,
   fields: Readonly<Record<string, string>>,
 ): Promise<LoadedSession> {
-  const snapshot = decodeSnapshot(record.snapshot);
+  const snapshot = snapshots.decode(record.snapshot);
   const { tools, isolation, limits } = JSON.parse(fields.meta ?? '{}') as LoadedSession['meta'];
   const live = new Map<string, LiveExecution>();
   for (const { id } of snapshot.context.executions) {
@@ -42,8 +43,11 @@ export async function loadSession(
 }
 
 /** What can be told of a session that nobody owns. */
-export function storedInfo(record: SessionRecord, state: string): SessionInfoAnswer {
-  const { value, context } = decodeSnapshot(record.snapshot);
+export function storedInfo(
+  { value, context }: DecodedSnapshot,
+  record: SessionRecord,
+  state: string,
+): SessionInfoAnswer {
   return {
     session: record.session,
     status: value,
@@ -60,8 +64,10 @@ export function storedInfo(record: SessionRecord, state: string): SessionInfoAns
 }
 
 /** What a list of sessions tells of one. */
-export function listed({ session, owner, epoch, seq, snapshot }: SessionRecord): SessionListed {
-  const { value, context } = decodeSnapshot(snapshot);
+export function listed(
+  { value, context }: DecodedSnapshot,
+  { session, owner, epoch, seq }: SessionRecord,
+): SessionListed {
   const { settings, executions, lastActivityAt } = context;
   const { labels } = settings;
   return { session, status: value, owner, epoch, seq, labels, executions: executions.length, lastActivityAt };

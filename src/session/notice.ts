@@ -9,6 +9,8 @@ export type BrokerNotice =
       readonly from: string;
     }
   | { readonly type: 'session.fenced'; readonly session: string }
+  /** A newer release stored it, in a version that this broker cannot read: it is left to others. Told of one session a minute. */
+  | { readonly type: 'session.too_new'; readonly session: string }
   /** `result` is JSON of an ExecutionResult. */
   | {
       readonly type: 'execution.ended';

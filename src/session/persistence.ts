@@ -8,7 +8,7 @@ import type { SessionStateValue } from '../../actors/session.ts';
 import type { JournalEntry, SessionContext } from '../../actors/sessiondata.ts';
 import type { Clock } from '../clock.ts';
 import { type EventPage, type Store, StoreError } from '../store/store.ts';
-import { encodeSnapshot } from './snapshot.ts';
+import type { Snapshots } from './versions.ts';
 
 export interface CommitStep {
   readonly value: SessionStateValue;
@@ -56,13 +56,21 @@ export class StoredSession implements Persistence {
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #ownership: Ownership;
+  readonly #snapshots: Pick<Snapshots, 'encode'>;
   readonly #mayAct: () => boolean;
   #version: number;
   #operations = 0;
 
-  constructor(store: Store, clock: Clock, ownership: Ownership, mayAct: () => boolean) {
+  constructor(
+    store: Store,
+    clock: Clock,
+    snapshots: Pick<Snapshots, 'encode'>,
+    ownership: Ownership,
+    mayAct: () => boolean,
+  ) {
     this.#store = store;
     this.#clock = clock;
+    this.#snapshots = snapshots;
     this.#ownership = ownership;
     this.#mayAct = mayAct;
     this.#version = ownership.version;
@@ -84,7 +92,7 @@ export class StoredSession implements Persistence {
       nonce,
       expectedVersion: this.#version,
       operation: `${nonce}.${++this.#operations}`,
-      snapshot: encodeSnapshot(step.value, step.context, epoch),
+      snapshot: this.#snapshots.encode(step.value, step.context, epoch),
       fields: step.fields,
       journal: [...step.journal].map(([execution, entries]) => ({
         execution,

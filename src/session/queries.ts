@@ -8,8 +8,8 @@ import { infoOf, journalOf } from './commands.ts';
 import type { Hosting } from './hosting.ts';
 import { listed, storedInfo } from './load.ts';
 import type { Ownership } from './ownership.ts';
-import { noSession, notNow } from './responses.ts';
-import { decodeSnapshot } from './snapshot.ts';
+import { noSession, notNow, tooNew } from './responses.ts';
+import type { Snapshots } from './versions.ts';
 
 /** Longest page of events, in bytes of JSON. */
 const PAGE_BYTES = 256 * 1024;
@@ -23,6 +23,7 @@ export interface QueriesOptions {
   readonly subjects: Subjects;
   readonly hosting: Pick<Hosting, 'get'>;
   readonly ownership: Pick<Ownership, 'activate'>;
+  readonly snapshots: Pick<Snapshots, 'decode' | 'isNewer'>;
 }
 
 export class Queries {
@@ -33,7 +34,7 @@ export class Queries {
   }
 
   async info({ session }: AskSession): Promise<Reply<unknown>> {
-    const { broker, store, hosting } = this.#options;
+    const { broker, store, hosting, snapshots } = this.#options;
     const actor = hosting.get(session)?.actor;
     if (actor !== undefined) {
       while (actor.committing) await actor.committed();
@@ -41,30 +42,35 @@ export class Queries {
     }
     const record = await store.load(session);
     if (record === undefined) return noSession(session);
+    if (snapshots.isNewer(record.snapshot)) return tooNew(session);
     const { state = '{}' } = await store.readFields(session, ['state']);
-    return success(storedInfo(record, state), record.epoch);
+    return success(storedInfo(snapshots.decode(record.snapshot), record, state), record.epoch);
   }
 
   /** Sessions in the store, as they were last committed. Those of durability 'none' are not among them. */
   async list({ cursor = '', limit = 100 }: Partial<ListSessions>): Promise<Reply<unknown>> {
     if (typeof cursor !== 'string' || !Number.isInteger(limit) || limit < 1 || limit > 1_000)
       return failure('INVALID_ARGUMENT', 'limit: must be a whole number from 1 to 1,000', 0);
-    const { store } = this.#options;
+    const { store, snapshots } = this.#options;
     const page = await store.list(cursor, limit);
-    const records = await Promise.all(page.sessions.map((session) => store.load(session)));
-    const sessions = records.flatMap((record) => (record === undefined ? [] : [listed(record)]));
+    const loaded = await Promise.all(page.sessions.map((session) => store.load(session)));
+    const records = loaded.filter((record) => record !== undefined);
+    const newer = records.find(({ snapshot }) => snapshots.isNewer(snapshot));
+    if (newer !== undefined) return tooNew(newer.session);
+    const sessions = records.map((record) => listed(snapshots.decode(record.snapshot), record));
     return success({ sessions, cursor: page.cursor } satisfies SessionsListed, 0);
   }
 
   async result({ session, execution = '' }: AskSession): Promise<Reply<unknown>> {
-    const { store } = this.#options;
+    const { store, snapshots } = this.#options;
     const name = `result:${execution}`;
     // The record first: a commit between the two reads can only make a result of what was running.
     const record = await store.load(session);
     const { [name]: result } = await store.readFields(session, [name]);
     if (result !== undefined) return success({ status: 'ended', result }, 0);
     if (record === undefined) return noSession(session);
-    const { executions, finished } = decodeSnapshot(record.snapshot).context;
+    if (snapshots.isNewer(record.snapshot)) return tooNew(session);
+    const { executions, finished } = snapshots.decode(record.snapshot).context;
     const isKnown = [...executions, ...finished].some(({ id }) => id === execution);
     return success({ status: isKnown ? 'running' : 'unknown', result: undefined }, record.epoch);
   }

@@ -50,6 +50,12 @@ export function notNow(): Reply<never> {
   return failure('UNAVAILABLE', 'The broker cannot own sessions just now', 0, { retryAfterMs: 50 });
 }
 
+/** It was stored by a newer release of the broker than this one: others can read it. */
+export function tooNew(session: string): Reply<never> {
+  const message = `A newer release stored session "${session}"; this broker cannot read it, others can`;
+  return failure('UNAVAILABLE', message, 0, { retryAfterMs: 50 });
+}
+
 export function noSession(session: string): Reply<never> {
   return failure('NOT_FOUND', `There is no session "${session}"`, 0);
 }

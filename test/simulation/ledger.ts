@@ -8,7 +8,7 @@
 import type { Delivery } from '../../actors/attempt.ts';
 import type { ExecutionEvent } from '../../actors/events.ts';
 import type { JournalEntry } from '../../actors/sessiondata.ts';
-import { decodeSnapshot, encodeSnapshot } from '../../src/session/snapshot.ts';
+import { versionOf } from '../../src/session/snapshot.ts';
 import type {
   AcquireReply,
   Acquisition,
@@ -17,6 +17,7 @@ import type {
   CreateReply,
   Creation,
 } from '../../src/store/store.ts';
+import { AHEAD } from './releases.ts';
 import { Violation } from './violation.ts';
 
 export interface ExecutionLedger {
@@ -66,11 +67,15 @@ export interface SessionLedger {
   /** Something was forgotten: commands may be refused as expired. */
   forgot: boolean;
   maxActivations: number;
+  /** Of its snapshot, as it is stored. */
+  format: number | undefined;
 }
 
 export class Ledger {
   readonly sessions = new Map<string, SessionLedger>();
   readonly attempts = new Map<string, AttemptLedger>();
+  /** How often a snapshot was written in another version than the one before it. */
+  readonly formats = { raised: 0, lowered: 0 };
   /** When each incarnation's lease ends, in virtual time, and whose it is. */
   readonly #leases = new Map<string, { readonly process: string; readonly endsAt: number }>();
   /** Called with each execution that ended, after its commit. */
@@ -116,6 +121,7 @@ export class Ledger {
       closed: '',
       forgot: false,
       maxActivations: 0,
+      format: versionOf(creation.snapshot),
     });
   }
 
@@ -132,9 +138,9 @@ export class Ledger {
       );
     ledger.epoch = epoch;
     ledger.owner = { incarnation: owner, epoch, nonce };
-    const { value, context } = decodeSnapshot(snapshot);
+    const { value, context } = AHEAD.decode(snapshot);
     const written = (JSON.parse(snapshot) as { readonly epoch: number }).epoch;
-    if (encodeSnapshot(value, context, written) !== snapshot)
+    if (AHEAD.encode(value, context, written, versionOf(snapshot)) !== snapshot)
       throw new Violation('I4', `${session}: the snapshot is another one when it was read and written again`);
   }
 
@@ -265,7 +271,11 @@ export class Ledger {
   }
 
   #takeSnapshot(ledger: SessionLedger, { snapshot }: Commit, states: readonly string[]): void {
-    const { context } = decodeSnapshot(snapshot);
+    const { context } = AHEAD.decode(snapshot);
+    const format = versionOf(snapshot) ?? 0;
+    if (format > (ledger.format ?? format)) this.formats.raised++;
+    if (format < (ledger.format ?? format)) this.formats.lowered++;
+    ledger.format = format;
     ledger.closed = context.ended;
     ledger.maxActivations = Math.max(ledger.maxActivations, context.activations);
     this.#retireAttempts(ledger);

@@ -51,6 +51,7 @@ function add(all: Record<string, number>, more: Readonly<Record<string, number>>
 
 const faults: Record<string, number> = Object.fromEntries(BOUNDARIES.map((boundary) => [boundary, 0]));
 const actions: Record<string, number> = {};
+const formats: Record<string, number> = {};
 const defect = values.defect === undefined ? undefined : DEFECTS[values.defect as DefectName];
 if (values.defect !== undefined && defect === undefined)
   throw new RangeError(`--defect must be one of ${Object.keys(DEFECTS).join(', ')}`);
@@ -70,6 +71,7 @@ for (const seed of seedsOf()) {
   runs++;
   add(faults, last.faults);
   add(actions, last.actions);
+  add(formats, last.formats);
   if (last.violation === undefined) continue;
   violations++;
   if (values['keep-going'] === true) console.log(`seed ${seed}: ${last.violation.message.slice(0, 400)}`);
@@ -89,6 +91,7 @@ const summary = {
   seconds: Number(seconds.toFixed(2)),
   faults,
   actions,
+  formats,
 };
 if (values.json === true) console.log(JSON.stringify(summary));
 else {
@@ -97,5 +100,6 @@ else {
   );
   console.log('faults', JSON.stringify(faults));
   console.log('clients', JSON.stringify(actions));
+  console.log('snapshots', JSON.stringify(formats));
 }
 process.exitCode = violations > 0 ? 1 : 0;

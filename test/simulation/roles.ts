@@ -2,6 +2,7 @@
 import { type Bus, BusError } from '../../src/bus/bus.ts';
 import { RuntimeHost } from '../../src/runtime/host.ts';
 import { Broker } from '../../src/session/broker.ts';
+import type { SnapshotCodec } from '../../src/session/snapshot.ts';
 import { type Store, StoreError } from '../../src/store/store.ts';
 import type { Subjects } from '../../src/subjects.ts';
 import { ToolProvider } from '../../src/tools/provider.ts';
@@ -40,6 +41,8 @@ export interface Stage {
   readonly fail: (error: unknown) => void;
   readonly dieAfterStep: (process: Process, why: string) => void;
   readonly onLost: (attempt: string, alone: boolean) => void;
+  /** What the broker's release reads and writes. */
+  readonly snapshotsOf: (broker: Process) => SnapshotCodec;
 }
 
 /** After this long a runtime lets an attempt go that nobody asks for, in ms: well before the calm ends. */
@@ -84,6 +87,7 @@ function playBroker(stage: Stage, process: Process, bus: Bus): Role {
     store: stage.defect.store?.(store, process, stage.scheduler) ?? store,
     clock: stage.defect.clock?.(process.clock) ?? process.clock,
     subjects: stage.subjects,
+    snapshots: stage.snapshotsOf(process),
     tool: (name) => {
       const tool = registry.resolve(name);
       if (tool === undefined) return undefined;

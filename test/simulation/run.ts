@@ -13,6 +13,8 @@ export interface Outcome {
   /** What went wrong, and what clients did, by kind. */
   readonly faults: Readonly<Record<string, number>>;
   readonly actions: Readonly<Record<string, number>>;
+  /** How often the version of a session's snapshot changed. */
+  readonly formats: Readonly<Record<'raised' | 'lowered', number>>;
 }
 
 export interface RunOptions {
@@ -36,9 +38,10 @@ export async function runSeed(seed: number, { steps, defect, onLine }: RunOption
   current = world;
   await world.run(steps);
   current = undefined;
-  const { violation, trace, faults, clients } = world;
+  const { violation, trace, faults, clients, ledger } = world;
   const lines = trace.lines;
-  return { seed, hash: trace.digest(), violation, lines, faults: faults.counts, actions: clients.counts };
+  const counts = { faults: faults.counts, actions: clients.counts, formats: ledger.formats };
+  return { seed, hash: trace.digest(), violation, lines, ...counts };
 }
 
 /** An outcome's violation, for a reader. */

@@ -16,6 +16,7 @@ interface Summary {
   readonly violations: number;
   readonly seconds: number;
   readonly faults: Readonly<Record<string, number>>;
+  readonly formats: Readonly<Record<'raised' | 'lowered', number>>;
 }
 
 /** Run seeds in a process of their own: the test runner's transform would slow them down. */
@@ -40,6 +41,12 @@ describe('durable sessions, simulated', () => {
     expect(halves.reduce((sum, { runs }) => sum + runs, 0)).toBe(SEEDS);
     expect(halves.reduce((sum, { violations }) => sum + violations, 0)).toBe(0);
     expect(Math.min(...deaths), BOUNDARIES.join(', ')).toBeGreaterThan(10);
+    // Brokers of two releases met, in a part of the worlds.
+    for (const way of ['raised', 'lowered'] as const)
+      expect(
+        halves.reduce((sum, { formats }) => sum + formats[way], 0),
+        way,
+      ).toBeGreaterThan(5);
     const seconds = Math.max(...halves.map((half) => half.seconds));
     console.info(
       `${SEEDS} seeds of ${STEPS} steps and a calm phase each, in two processes: ${Math.round(seconds)} s`,

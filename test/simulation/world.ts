@@ -3,6 +3,8 @@
  * everything that was accepted must end.
  */
 
+import { CODEC } from '../../src/session/release.ts';
+import type { SnapshotCodec } from '../../src/session/snapshot.ts';
 import { MemoryStore } from '../../src/store/memory.ts';
 import { type Subjects, subjectsOf } from '../../src/subjects.ts';
 import { Checker } from './checker.ts';
@@ -13,6 +15,7 @@ import { Ledger } from './ledger.ts';
 import { Network } from './network.ts';
 import { type Kind, Process } from './process.ts';
 import { Random } from './random.ts';
+import { AHEAD } from './releases.ts';
 import { play, type Role, type Stage } from './roles.ts';
 import { Scheduler } from './scheduler.ts';
 import { drawSettings, type Settings } from './settings.ts';
@@ -29,6 +32,10 @@ interface Played extends Role {
 const CALM_MS = 120_000;
 /** How long those who are on their way out may take in the calm phase, in ms. */
 const LEAVE_MS = 5_000;
+/** Worlds in which brokers of a later release come and go among those of this one, in parts of one. */
+const MIXED = 0.25;
+/** Brokers that are of the later release there, in parts of one. */
+const NEWER = 0.7;
 /** How long readers get for their last events, in ms. */
 const READ_MS = 12_000;
 
@@ -49,6 +56,10 @@ export class World {
   readonly #stage: Stage;
   readonly #subjects: Subjects = subjectsOf('sim');
   readonly #processes: Played[] = [];
+  readonly #releases: Random;
+  readonly #mixed: boolean;
+  /** Brokers of the later release. */
+  readonly #newer = new Set<Process>();
   readonly #lostAlone = new Map<string, number>();
   #dying: (() => void)[] = [];
   #calm = false;
@@ -57,6 +68,8 @@ export class World {
   constructor(seed: number, defect: Defect = {}) {
     this.#seed = seed;
     this.#random = Random.of(seed, 'world');
+    this.#releases = Random.of(seed, 'releases');
+    this.#mixed = this.#releases.chance(MIXED);
     this.scheduler = new Scheduler(Random.of(seed, 'scheduler'));
     this.#settings = drawSettings(Random.of(seed, 'settings'));
     this.faults = new Faults(Random.of(seed, 'faults'));
@@ -128,6 +141,7 @@ export class World {
       onLost: (attempt, alone) => {
         if (alone) this.#lostAlone.set(attempt, 1);
       },
+      snapshotsOf: (broker) => this.#snapshotsOf(broker),
     };
   }
 
@@ -302,6 +316,18 @@ export class World {
     const bus = this.#network.connect(process);
     const role = play(this.#stage, process, bus);
     this.#processes.push({ process, ...role });
+  }
+
+  /** In a mixed world one broker is always of the later release: what it wrote can be read by somebody. */
+  #snapshotsOf(broker: Process): SnapshotCodec {
+    if (!this.#mixed) return CODEC;
+    const stays = this.#processes.some(
+      ({ process }) => process.alive && !process.draining && this.#newer.has(process),
+    );
+    if (stays && !this.#releases.chance(NEWER)) return CODEC;
+    this.#newer.add(broker);
+    this.trace.add(this.scheduler.now, broker.id, 'is two releases ahead');
+    return AHEAD;
   }
 
   #dieAfterStep(process: Process, why: string): void {

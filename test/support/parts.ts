@@ -12,6 +12,7 @@ import { PoolSandbox } from '../../src/poolsandbox.ts';
 import { RuntimeHost } from '../../src/runtime/host.ts';
 import type { Autoscaling } from '../../src/session/autoscale.ts';
 import { Broker, type BrokerNotice } from '../../src/session/broker.ts';
+import type { SnapshotCodec } from '../../src/session/snapshot.ts';
 import { MemoryStore } from '../../src/store/memory.ts';
 import { subjectsOf } from '../../src/subjects.ts';
 import type { Tool } from '../../src/tools/define.ts';
@@ -35,11 +36,13 @@ export interface BrokerParts {
   readonly routing?: Routing | undefined;
   readonly autoscaling?: Autoscaling | undefined;
   readonly placementTimeoutMs?: number | undefined;
+  /** To pose as another release. */
+  readonly snapshots?: SnapshotCodec | undefined;
 }
 
 export class Parts {
   readonly #bus: BusSource;
-  readonly #store = new MemoryStore({ clock: systemClock });
+  readonly store = new MemoryStore({ clock: systemClock });
   readonly #shared = { clock: systemClock, subjects: subjectsOf('test') };
   readonly #runtimes = new Map<string, Runtime>();
   readonly #registry: ReturnType<typeof createToolRegistry>;
@@ -67,13 +70,13 @@ export class Parts {
 
   async broker(
     id: string,
-    { routing, autoscaling, placementTimeoutMs = 30_000 }: BrokerParts = {},
+    { routing, autoscaling, snapshots, placementTimeoutMs = 30_000 }: BrokerParts = {},
   ): Promise<Broker> {
     const broker = new Broker({
       ...this.#shared,
       id,
       bus: this.#bus.connect(id),
-      store: this.#store.handle(),
+      store: this.store.handle(),
       tool: (name) => {
         const tool = this.#registry.resolve(name);
         if (tool === undefined) return undefined;
@@ -82,6 +85,7 @@ export class Parts {
       },
       routing,
       autoscaling,
+      snapshots,
       settings: { placementTimeoutMs },
       onNotice: (notice) => this.notices.push(notice),
     });
@@ -156,6 +160,6 @@ export class Parts {
     await Promise.all(this.brokers.map((broker) => broker.halt()));
     await Promise.all([...this.#runtimes.values()].map(({ stop }) => stop()));
     await this.#bus.close();
-    await this.#store.close();
+    await this.store.close();
   }
 }

@@ -39,7 +39,7 @@ import type {
 } from '../../actors/sessiondata.ts';
 import type { ToolCallRecord } from '../../src/result.ts';
 import { SessionJournal } from '../../src/session/journal.ts';
-import { decodeSnapshot, encodeSnapshot } from '../../src/session/snapshot.ts';
+import { CODEC } from '../../src/session/release.ts';
 
 export const START = 1_800_000_000_000;
 
@@ -174,7 +174,7 @@ export class SessionDriver {
       const input = { id: 's1', settings: { ...SETTINGS, ...settings }, now: START };
       [this.#snapshot] = initialTransition(sessionMachine, input);
     } else {
-      this.#snapshot = sessionMachine.resolveState(decodeSnapshot(snapshot));
+      this.#snapshot = sessionMachine.resolveState(CODEC.decode(snapshot));
       for (const { id, attempt } of this.context.executions) {
         this.#inherited.add(id);
         if (attempt !== undefined) this.#offered.add(attempt.id);
@@ -196,7 +196,7 @@ export class SessionDriver {
     return nextWake(this.context);
   }
   get encoded(): string {
-    return encodeSnapshot(this.state, this.context, 1);
+    return CODEC.encode(this.state, this.context, 1);
   }
 
   // ---- facts ---------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ export class SessionDriver {
     const before = this.context;
     [this.#snapshot] = transition(sessionMachine, this.#snapshot, fact);
     const reread = sessionMachine.resolveState(
-      decodeSnapshot(encodeSnapshot(this.#twin.value as SessionStateValue, this.#twin.context, 1)),
+      CODEC.decode(CODEC.encode(this.#twin.value as SessionStateValue, this.#twin.context, 1)),
     );
     [this.#twin] = transition(sessionMachine, reread, fact);
     this.#gather();
@@ -455,7 +455,7 @@ export class SessionDriver {
     const [live, read] = [plain(this.context), plain(this.#twin.context)];
     if (!isDeepStrictEqual(live, read))
       expect(read, 'a session that was read goes the same way').toEqual(live);
-    const again = plain(decodeSnapshot(this.encoded).context);
+    const again = plain(CODEC.decode(this.encoded).context);
     const kept = plain({ ...this.context, out: undefined });
     if (!isDeepStrictEqual({ ...(again as object), out: 0 }, { ...(kept as object), out: 0 }))
       expect(again).toEqual(kept);

@@ -6,12 +6,12 @@ import { globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { EnclaveError } from '../../src/errors.ts';
-import { decodeSnapshot, encodeSnapshot, SNAPSHOT_VERSION } from '../../src/session/snapshot.ts';
+import { CODEC } from '../../src/session/release.ts';
 import { applied, call, returned, SessionDriver, START, sleep, value } from '../support/session.ts';
 
 const FOLDER = path.resolve(import.meta.dirname, '../golden');
 const SCENES = ['closed', 'executing', 'hibernated', 'idle', 'parked'] as const;
-const VERSIONS_READ = Array.from({ length: SNAPSHOT_VERSION }, (_, index) => index + 1);
+const VERSIONS_READ = Array.from({ length: CODEC.newest }, (_, index) => index + 1);
 
 const golden = (version: number, scene: string): string =>
   readFileSync(path.join(FOLDER, `session-v${version}-${scene}.json`), 'utf8');
@@ -40,15 +40,24 @@ describe.each(VERSIONS_READ)('a session stored by version %d', (version) => {
     ['hibernated', 'hibernated'],
     ['closed', 'closed'],
   ] as const)('that was %s is read as %s and written again with nothing lost', (scene, state) => {
-    const read = decodeSnapshot(golden(version, scene));
+    const read = CODEC.decode(golden(version, scene));
     expect(read.value).toBe(state);
     expect(read.context.id).toBe('s1');
-    const again = decodeSnapshot(encodeSnapshot(read.value, read.context, 7));
+    const again = CODEC.decode(CODEC.encode(read.value, read.context, 7));
     expect(again).toEqual(read);
-    if (version !== SNAPSHOT_VERSION) return;
-    expect(JSON.parse(encodeSnapshot(read.value, read.context, 1))).toEqual(
-      JSON.parse(golden(version, scene)),
-    );
+  });
+
+  it.each(SCENES)('that was %s is written in every version for the brokers that read it', (scene) => {
+    const { value, context } = CODEC.decode(golden(version, scene));
+    for (const other of VERSIONS_READ) {
+      const text = CODEC.encode(value, context, 3, other);
+      expect(JSON.parse(text)).toMatchObject({ machine: 'session', version: other, epoch: 3 });
+      const again = CODEC.decode(text);
+      expect(again.value).toBe(value);
+      // What an older version has no place for is lost once, and not more of it the second time (N2).
+      expect(CODEC.encode(again.value, again.context, 3, other)).toBe(text);
+    }
+    expect(JSON.parse(CODEC.encode(value, context, 1, version))).toEqual(JSON.parse(golden(version, scene)));
   });
 
   it('that was idle remembers what it did and runs on', () => {
@@ -119,13 +128,13 @@ describe.each(VERSIONS_READ)('a session stored by version %d', (version) => {
 });
 
 describe('a snapshot', () => {
-  const text = golden(SNAPSHOT_VERSION, 'idle');
+  const text = golden(CODEC.newest, 'idle');
   const altered = (change: Record<string, unknown>): string =>
     JSON.stringify({ ...(JSON.parse(text) as object), ...change });
   const mismatch = expect.objectContaining({ code: 'ENGINE_MISMATCH' });
   const reading = (change: Record<string, unknown>): unknown => {
     try {
-      return decodeSnapshot(altered(change));
+      return CODEC.decode(altered(change));
     } catch (error) {
       expect(error).toBeInstanceOf(EnclaveError);
       return error;
@@ -133,10 +142,10 @@ describe('a snapshot', () => {
   };
 
   it('says which machine, version and epoch wrote it', () => {
-    const { value: state, context } = decodeSnapshot(text);
-    expect(JSON.parse(encodeSnapshot(state, context, 12))).toMatchObject({
+    const { value: state, context } = CODEC.decode(text);
+    expect(JSON.parse(CODEC.encode(state, context, 12))).toMatchObject({
       machine: 'session',
-      version: SNAPSHOT_VERSION,
+      version: CODEC.newest,
       epoch: 12,
     });
   });
@@ -148,15 +157,23 @@ describe('a snapshot', () => {
     expect(
       Object.keys((JSON.parse(session.encoded) as { body: { context: object } }).body.context),
     ).not.toContain('out');
-    expect(decodeSnapshot(session.encoded).context.out).toMatchObject({
+    expect(CODEC.decode(session.encoded).context.out).toMatchObject({
       effects: [],
       events: [],
       replies: [],
     });
   });
 
-  it.each([SNAPSHOT_VERSION + 1, 99])('of a later version is refused: %d', (version) => {
+  it.each([CODEC.newest + 1, 99])('of a later version is refused: %d', (version) => {
     expect(reading({ version })).toEqual(mismatch);
+  });
+
+  it('of a later version is known to be one before it is read', () => {
+    expect(CODEC.isNewer(altered({ version: CODEC.newest + 1 }))).toBe(true);
+    expect(CODEC.isNewer(JSON.stringify({ body: 1, version: 99, machine: 'session' }))).toBe(true);
+    expect(CODEC.isNewer(text)).toBe(false);
+    for (const other of ['', '{', '{}', '[]', 'null', '{"machine":"lease","version":99}'])
+      expect(CODEC.isNewer(other)).toBe(false);
   });
 
   it.each([[0], [-1], [1.5], ['1'], [null]])('of no version at all is refused: %j', (version) => {
