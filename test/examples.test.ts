@@ -117,6 +117,13 @@ const EXPECTED: Readonly<Record<string, readonly RegExp[]>> = {
     /verdict +same: it ended as it did then/,
     /tool +called 3 times, as before/,
   ],
+  '15-plain-nats-events.ts': [
+    /^ +3 tool_call +\{"to":"Lisbon"\}$/,
+    /missed +3 events/,
+    /^ +7 log +"nobody hears this"$/,
+    /^ +11 final +true$/,
+    /events +1 to 11, each once, no gap/,
+  ],
   '16-guide-cluster.ts': [
     /script +Hello, Ada/,
     /state +\{"greeted":2\}/,

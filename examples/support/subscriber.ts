@@ -61,12 +61,16 @@ export class Follower {
   #highest = 0;
   #doubtful = true;
   #wake = (): void => undefined;
-  readonly #ended: Promise<void>;
+  #ended = Promise.resolve();
 
   /** Resolves when events are heard. */
   static async start(options: FollowOptions): Promise<Follower> {
     const nats = await connect({ maxReconnectAttempts: -1, reconnectTimeWait: 100, ...options.connection });
-    return new Follower(nats, options);
+    const follower = new Follower(nats, options);
+    // (2) A connection that is cut here subscribes again when it is back.
+    await nats.flush().catch(() => undefined);
+    follower.#ended = follower.#mind();
+    return follower;
   }
 
   private constructor(nats: NatsConnection, options: FollowOptions) {
@@ -82,7 +86,6 @@ export class Follower {
       },
     });
     void this.#watch();
-    this.#ended = this.#mind();
   }
 
   /** The number to go on with as `fromSeq`. */
@@ -126,8 +129,6 @@ export class Follower {
 
   async #mind(): Promise<void> {
     const { checkMs = 5_000 } = this.#options;
-    // (2) A connection that is cut here subscribes again when it is back.
-    await this.#nats.flush().catch(() => undefined);
     while (!this.#nats.isClosed()) {
       if (this.#doubtful) await this.#fill();
       else if (!(await this.#rest(checkMs))) this.#doubtful = true; // (5)

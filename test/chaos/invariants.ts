@@ -37,6 +37,8 @@ export interface Report {
   readonly takeovers: number;
   /** Those among them from a broker to which nothing had been done. */
   readonly falseTakeovers: number;
+  /** Why brokers to which nothing had been done lost their leases: a machine that is too busy stands still. */
+  readonly leasesLost: readonly string[];
 }
 
 interface Takeover {
@@ -87,12 +89,22 @@ export async function checkInvariants(cluster: ChaosCluster, executed: readonly 
     succeeded,
     takeovers: taken.length,
     falseTakeovers,
+    leasesLost: leasesLostBy(cluster),
     ...counts,
   };
 }
 
+function leasesLostBy({ brokers }: ChaosCluster): readonly string[] {
+  return brokers.flatMap((broker) =>
+    broker.pod
+      .logged('the lease is lost')
+      .filter(({ time }) => !broker.wasHarmed(Number(time) - broker.pod.skewMs))
+      .map(({ reason }) => String(reason)),
+  );
+}
+
 /** The texts of a session's log, by number from 1, read from the store. */
-async function logOf(cluster: ChaosCluster, session: string): Promise<readonly string[]> {
+export async function logOf(cluster: ChaosCluster, session: string): Promise<readonly string[]> {
   const store = await cluster.store();
   const texts: string[] = [];
   for (;;) {

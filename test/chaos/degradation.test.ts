@@ -1,0 +1,227 @@
+/** What goes on, and what is refused, while Redis or NATS is away; and that both come back without a restart. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { EnclaveClient, EnclaveError, type ExecutionEvent } from '../../src/index.ts';
+import { waitUntil } from '../support/processes.ts';
+import type { RedisServer } from '../support/redis.ts';
+import { ChaosCluster } from './cluster.ts';
+import { checkInvariants } from './invariants.ts';
+import { type Executed, Load } from './load.ts';
+
+let cluster: ChaosCluster;
+let redis: RedisServer;
+let before: readonly number[];
+
+beforeAll(async () => {
+  cluster = await ChaosCluster.start();
+  if (cluster.redis.kind !== 'standalone') throw new TypeError('it is not alone');
+  redis = cluster.redis.server;
+  before = pids();
+}, 60_000);
+afterAll(() => cluster.stop());
+
+const pids = (): readonly number[] => [...cluster.brokers, ...cluster.runtimes].map(({ pod }) => pod.pid);
+
+/** Of the unsafe calls that were under way some may be in doubt; everything else succeeds. */
+const failures = (executed: readonly Executed[]): readonly Executed[] =>
+  executed.filter(({ result }) => !result.success && result.error.code !== 'OUTCOME_UNKNOWN');
+
+async function holds(what: string, load: Load): Promise<void> {
+  const executed = await load.stop();
+  expect(failures(executed)).toEqual([]);
+  expect(pids()).toEqual(before);
+  const inDoubt = executed.length - executed.filter(({ result }) => result.success).length;
+  console.log(what, { inDoubt, ...(await checkInvariants(cluster, executed)) });
+}
+
+/** What the readiness endpoints of all brokers say. */
+async function brokersSay(checks: Readonly<Record<string, boolean>>): Promise<boolean> {
+  const answers = await Promise.all(cluster.brokers.map(({ pod }) => pod.get('/readyz')));
+  return answers.every(({ status, text }) => {
+    const told = (JSON.parse(text) as { readonly checks: Readonly<Record<string, boolean>> }).checks;
+    const ready = Object.values(told).every((well) => well);
+    return (
+      status === (ready ? 200 : 503) && Object.entries(checks).every(([name, well]) => told[name] === well)
+    );
+  });
+}
+
+const allWell = (): Promise<boolean> => brokersSay({ bus: true, store: true, lease: true });
+
+/** The error of a promise, and how long it took, in ms. */
+async function refusal(promise: Promise<unknown>): Promise<{ error: EnclaveError; tookMs: number }> {
+  const from = performance.now();
+  const error = await promise.then(
+    () => new Error('it was not refused'),
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof EnclaveError)) throw error;
+  return { error, tookMs: performance.now() - from };
+}
+
+/** What a client with little patience waits at most, in ms, and what a loaded machine adds. */
+const TIMEOUT_MS = 1_500;
+const SLACK_MS = 2_500;
+
+let load: Load;
+beforeEach(async () => {
+  await waitUntil(allWell, 'every broker is ready');
+  load = await Load.start(cluster, { sessions: 6 });
+  await waitUntil(() => load.count > 20, 'the load runs');
+}, 60_000);
+afterEach(() => load.stop());
+
+describe('without Redis', () => {
+  it('durable work is refused in time as UNAVAILABLE, stateless runs go on, and everything comes back', async () => {
+    const impatient = cluster.connect({ timeout: TIMEOUT_MS });
+    const session = await impatient.spawnSession();
+    for (const pod of cluster.brokers) pod.harm();
+    await redis.kill();
+
+    // At once: owners still hold their leases, so that nobody knows whether they can commit it.
+    const early = session.execute('return 1', { commandId: 'early' });
+    expect(await early.result).toMatchObject({ success: false, error: { code: 'UNAVAILABLE' } });
+
+    await waitUntil(() => brokersSay({ bus: true, store: false, lease: false }), 'every lease is given up');
+    const from = performance.now();
+    const late = await session.execute('return 1', { commandId: 'late' }).result;
+    expect(performance.now() - from).toBeLessThan(TIMEOUT_MS + SLACK_MS);
+    expect(late).toMatchObject({
+      success: false,
+      error: { code: 'UNAVAILABLE', outcome: 'not_started', retryable: true },
+    });
+    const { error, tookMs } = await refusal(impatient.spawnSession());
+    expect(error).toMatchObject({ code: 'UNAVAILABLE', retryable: true });
+    expect(tookMs).toBeLessThan(TIMEOUT_MS + SLACK_MS);
+
+    const script = "return (await callTool('ledger:look', { n: 3 })).seen";
+    const runs = await Promise.all(Array.from({ length: 20 }, () => cluster.client.run(script)));
+    for (const run of runs) expect(run).toMatchObject({ success: true, value: 3 });
+
+    await redis.restart();
+    for (const pod of cluster.brokers) pod.heal();
+    await waitUntil(allWell, 'every broker is ready again');
+    // Sent again under the same ids: whatever became of the first sending, it runs once.
+    const again = ['early', 'late'].map((commandId) => session.execute('return 1', { commandId }).result);
+    for (const result of await Promise.all(again)) expect(result).toMatchObject({ success: true, value: 1 });
+    await waitUntil(load.everyoneGoesOn(), 'every session goes on');
+    await holds('Redis away under load', load);
+  }, 60_000);
+});
+
+describe('without NATS', () => {
+  it('leases are given up, a client with a fallback runs scripts itself, and everything comes back', async () => {
+    const local = cluster.connect({ fallback: 'local', timeout: TIMEOUT_MS });
+    const impatient = cluster.connect({ timeout: TIMEOUT_MS });
+    await Promise.all([local.connect(), impatient.connect()]);
+    const session = await impatient.spawnSession();
+    await cluster.killNats();
+    await waitUntil(() => brokersSay({ bus: false, lease: false }), 'every lease is given up');
+    // They have Redis, and nobody can reach them.
+    expect(await brokersSay({ store: true })).toBe(true);
+
+    expect(await local.run('return 6 * input', { input: 7 })).toMatchObject({ success: true, value: 42 });
+    expect(await impatient.run('return 1')).toMatchObject({
+      success: false,
+      error: { code: 'UNAVAILABLE', outcome: 'not_started', retryable: true },
+    });
+    const from = performance.now();
+    expect(await session.execute('return 1', { commandId: 'away' }).result).toMatchObject({
+      success: false,
+      error: { code: 'UNAVAILABLE', outcome: 'not_started', retryable: true },
+    });
+    expect(performance.now() - from).toBeLessThan(TIMEOUT_MS + SLACK_MS);
+    // Sessions are never run locally.
+    expect((await refusal(local.spawnSession())).error).toMatchObject({
+      code: 'UNAVAILABLE',
+      retryable: true,
+    });
+
+    await cluster.restartNats();
+    await waitUntil(allWell, 'every broker is ready again');
+    await waitUntil(() => local.connected, 'the client is connected again');
+    // The tools are the cluster's: it is the cluster that runs it.
+    const script = "return (await callTool('ledger:look', { n: 3 })).seen";
+    await waitUntil(async () => (await local.run(script)).success, 'runs are made in the cluster again');
+    expect(await session.execute('return 1', { commandId: 'away' }).result).toMatchObject({ success: true });
+    await waitUntil(load.everyoneGoesOn(), 'every session goes on');
+    await holds('NATS away under load', load);
+  }, 60_000);
+
+  it('a stream of events goes on where it was, without a gap', async () => {
+    const [session] = load.sessions;
+    if (session === undefined) throw new TypeError('there is a session');
+    const reader = cluster.connect();
+    await reader.connect();
+    const seen: ExecutionEvent[] = [];
+    const stop = new AbortController();
+    const reading = (async () => {
+      const events = reader.session(session.id).events({ fromSeq: 1, signal: stop.signal });
+      for await (const event of events) seen.push(event);
+    })();
+    await waitUntil(() => seen.length > 20, 'the stream runs');
+    for (let round = 0; round < 2; round++) {
+      await cluster.killNats();
+      await waitUntil(() => !reader.connected, 'the connection is lost');
+      await cluster.restartNats();
+      await waitUntil(load.everyoneGoesOn(), 'every session goes on');
+    }
+    const executed = await load.stop();
+    const last = executed.filter((one) => one.session === session.id).at(-1);
+    await waitUntil(
+      () => seen.some(({ type, executionId }) => type === 'final' && executionId === last?.execution),
+      'the stream has caught up',
+    );
+    stop.abort();
+    await reading;
+    expect(seen.map(({ seq }) => seq)).toEqual(seen.map((_, index) => index + 1));
+    await holds('NATS restarted under a stream', load);
+  }, 60_000);
+
+  it('a client gives up when it was told to, later the more it backs off, and not before', async () => {
+    const reconnection = { maxAttempts: 4, initialDelayMs: 50, maxDelayMs: 60_000 };
+    const never = cluster.connect({ reconnection: { enabled: false } });
+    const quick = cluster.connect({ reconnection: { ...reconnection, backoffMultiplier: 1 } });
+    const slow = cluster.connect({ reconnection: { ...reconnection, backoffMultiplier: 6 } });
+    const lasting = cluster.connect();
+    const local = cluster.connect({ reconnection: { enabled: false }, fallback: 'local' });
+    await Promise.all([never, quick, slow, lasting, local].map((client) => client.connect()));
+    const session = await never.spawnSession();
+    await cluster.killNats();
+    const killedAt = performance.now();
+    const gaveUpAfter = async (client: EnclaveClient): Promise<number> => {
+      await waitUntil(() => isClosed(client, session.id), 'it gives up');
+      return Math.round(performance.now() - killedAt);
+    };
+    const [neverMs, quickMs, slowMs] = await Promise.all([never, quick, slow].map(gaveUpAfter));
+    console.log(`clients gave up after ${neverMs}, ${quickMs} and ${slowMs} ms`);
+    expect(slowMs).toBeGreaterThan(quickMs ?? Number.POSITIVE_INFINITY);
+    for (const client of [never, quick, slow]) {
+      expect((await refusal(client.spawnSession())).error).toMatchObject({ code: 'CLOSED' });
+      expect(await client.run('return 1')).toMatchObject({ success: false, error: { code: 'CLOSED' } });
+    }
+    expect(await local.run('return 1')).toMatchObject({ success: true, value: 1 });
+    expect(await isClosed(lasting, session.id)).toBe(false);
+    // Nobody could tell it at its first attempt.
+    const unborn = new EnclaveClient({ serverUrl: cluster.nats.url });
+    expect((await refusal(unborn.connect())).error).toMatchObject({ code: 'UNAVAILABLE', retryable: true });
+    await cluster.restartNats();
+    expect(await lasting.run('return 1')).toMatchObject({ success: true, value: 1 });
+    await unborn.connect();
+    expect(await unborn.run('return 1')).toMatchObject({ success: true, value: 1 });
+    await unborn.close();
+    await holds('clients that give up', load);
+  }, 60_000);
+});
+
+/** Whether it says at once that it is closed: while it tries to come back it would look for somebody who answers. */
+async function isClosed(client: EnclaveClient, session: string): Promise<boolean> {
+  const told = client
+    .session(session)
+    .info()
+    .then(
+      () => false,
+      (error: unknown) => error instanceof EnclaveError && error.code === 'CLOSED',
+    );
+  const patient = new Promise<false>((resolve) => setTimeout(resolve, 20, false));
+  return Promise.race([told, patient]);
+}
