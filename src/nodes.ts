@@ -5,11 +5,12 @@ import type { Routing } from '../actors/routing.ts';
 import { createWorkerPoolAdapter } from './adapter.ts';
 import type { BusSource } from './backends.ts';
 import type { Clock } from './clock.ts';
+import { nearBus } from './nearbus.ts';
 import { logBroker, logPool } from './ops/logs.ts';
-import { meter } from './ops/metrics.ts';
+import { MeteredStore } from './ops/meteredstore.ts';
+import { meterBroker, meterCommits, meterLosses, meterRuntime } from './ops/metrics.ts';
 import type { ResolvedSystemOptions } from './options.ts';
 import { PoolSandbox } from './poolsandbox.ts';
-import type { ExecutionResult } from './result.ts';
 import { RuntimeHost } from './runtime/host.ts';
 import type { WorkerPool } from './sandbox/pool.ts';
 import type { Autoscaling } from './session/autoscale.ts';
@@ -46,9 +47,14 @@ export class BrokerNode {
   readonly #stopMetrics: () => void;
 
   constructor(id: string, context: NodeContext, parts: BrokerParts) {
-    const { store, tools, routing, autoscaling } = parts;
-    const { bus, clock, subjects, settings, logger } = context;
-    const metrics = context.metrics === undefined ? undefined : meter(context.metrics);
+    const { tools, routing, autoscaling } = parts;
+    const { bus, clock, subjects, settings, logger, metrics: registry } = context;
+    const now = (): number => clock.monotonic();
+    const store =
+      registry === undefined ? parts.store : new MeteredStore(parts.store, now, meterCommits(registry));
+    const census = { statuses: () => this.broker.statuses(), waiting: () => this.broker.waiting };
+    const metrics = registry && meterBroker(registry, census, now);
+    const losses = registry && meterLosses(registry);
     const log = logger === undefined ? undefined : logBroker(logger, id);
     this.#settings = settings;
     this.#stopMetrics = () => metrics?.stop();
@@ -58,10 +64,11 @@ export class BrokerNode {
       clock,
       subjects,
       registry: tools,
+      losses,
     });
     this.broker = new Broker({
       id,
-      bus: bus.connect(id),
+      bus: nearBus(bus.connect(id), this.provider),
       store,
       clock: parts.clock,
       subjects,
@@ -90,9 +97,10 @@ export class BrokerNode {
         parkAfterMs: settings.parkAfterMs,
         placementTimeoutMs: settings.placementTimeoutMs,
       },
+      losses,
       onNotice: (notice) => {
         log?.(notice);
-        if (notice.type === 'execution.ended') metrics?.ended(JSON.parse(notice.result) as ExecutionResult);
+        metrics?.notice(notice);
       },
     });
   }
@@ -110,6 +118,11 @@ export class BrokerNode {
     await this.provider.drain(drainGraceMs);
   }
 
+  /** Report nothing any more. */
+  stopMetrics(): void {
+    this.#stopMetrics();
+  }
+
   /** End now; others need not wait for the lease to take its sessions over. */
   async close(): Promise<void> {
     this.provider.close();
@@ -123,12 +136,14 @@ export class RuntimeNode {
   readonly host: RuntimeHost;
   readonly pool: WorkerPool;
   readonly #settings: ResolvedSystemOptions;
+  readonly #stopMetrics: () => void;
   readonly #stop: () => Promise<void>;
 
   constructor(id: string, context: NodeContext, labels: Readonly<Record<string, string>>) {
     const { bus, clock, subjects, settings, logger } = context;
     const adapter = createWorkerPoolAdapter(settings.pool);
     this.pool = adapter.attach();
+    const metrics = context.metrics && meterRuntime(context.metrics, id, this.pool, () => bus.connected);
     this.#settings = settings;
     this.host = new RuntimeHost({
       id,
@@ -138,13 +153,14 @@ export class RuntimeNode {
       sandbox: new PoolSandbox(this.pool),
       labels,
       heartbeatMs: settings.heartbeatIntervalMs,
+      losses: metrics,
     });
-    const metrics = context.metrics === undefined ? undefined : meter(context.metrics, this.pool);
     const stopLogging =
       logger === undefined ? undefined : this.pool.observe(logPool(logger.child({ runtime: id })));
+    this.#stopMetrics = () => metrics?.stop();
     this.#stop = async () => {
       this.host.close();
-      metrics?.stop();
+      this.#stopMetrics();
       await adapter.detach();
       stopLogging?.();
     };
@@ -157,6 +173,11 @@ export class RuntimeNode {
   /** Take nothing more; what does not end within the grace is given back. */
   drain(): Promise<void> {
     return this.host.drain(this.#settings.drainGraceMs);
+  }
+
+  /** Report nothing any more. */
+  stopMetrics(): void {
+    this.#stopMetrics();
   }
 
   close(): Promise<void> {

@@ -254,11 +254,17 @@ export type RuntimeCommand =
       readonly deliveries: readonly Delivery[];
       readonly ack: number;
     }
-  | { readonly t: 'ack'; readonly attempt: string; readonly epoch: number; readonly ack: number }
   /** End it; nothing more is reported. */
   | { readonly t: 'stop'; readonly attempt: string; readonly epoch: number }
   /** A request, answered with {@link ProbeAnswer}. If it is not there, it will never be accepted afterwards. */
   | { readonly t: 'probe'; readonly attempt: string; readonly session: string; readonly epoch: number };
+
+/** To a runtime: reports of these attempts are committed, up to a number. */
+export interface AckReports {
+  readonly t: 'acks';
+  /** Attempt, epoch of its owner, number of the report. */
+  readonly acks: readonly (readonly [attempt: string, epoch: number, ack: number])[];
+}
 
 /** A request to a runtime of which nothing was heard: it answers. */
 export interface Ping {
@@ -290,8 +296,11 @@ export interface Offer {
   /** Refuse as ENGINE_MISMATCH unless they are yours. */
   readonly versions: Versions | undefined;
 }
+/** It may come a moment after the offer, to take the first report along. */
 export interface OfferAnswer {
   readonly versions: Versions | undefined;
+  /** The attempt's first report. */
+  readonly report?: Report | undefined;
 }
 export interface ProbeAnswer {
   readonly running: boolean;
@@ -340,7 +349,7 @@ export interface BrokerHeartbeat {
 
 // ---- owner ↔ tool provider -------------------------------------------------------------------------------
 
-/** `tool.<name>`, a request: run it. Answered when it is taken on; the end is published to the session. */
+/** `tool.<name>`, a request: run it. Answered when it is taken on; the end is in the answer, or is published to the session. */
 export interface CallTool {
   readonly t: 'call' | 'reconcile';
   /** `session/execution/index`: the idempotency key. */
@@ -359,8 +368,11 @@ export interface CallTool {
   /** Of a stateless run, as its caller named it. */
   readonly tenant?: string | undefined;
 }
+/** It may come a moment after the call, to take the end along. */
 export interface CallTaken {
   readonly provider: string;
+  /** As the provider would tell it by `ended`. */
+  readonly ended?: { readonly end: CallEnd; readonly durationMs: number } | undefined;
 }
 
 /** provider → owner (`session.<id>.in.tools`), sent again until acknowledged. */

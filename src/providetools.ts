@@ -1,11 +1,13 @@
 /** Tools of a service that is no broker: a tool provider of its own, over NATS. */
 import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
 import { checkKeys, checkObservers } from './arguments.ts';
 import { type NatsConnectionOptions, NatsLink } from './bus/nats.ts';
 import { systemClock } from './clock.ts';
 import { invalidArgument } from './errors.ts';
 import { memberOf } from './member.ts';
 import type { NatsSource } from './natssource.ts';
+import { meterLosses, meterProcess } from './ops/metrics.ts';
 import { ID, subjectsOf } from './subjects.ts';
 import type { Tool } from './tools/define.ts';
 import { ToolProvider } from './tools/provider.ts';
@@ -21,6 +23,8 @@ export interface ProvideToolsOptions {
   readonly id?: string | undefined;
   /** A pino logger. Default: silent. Arguments and results are never logged. */
   readonly logger?: Logger | undefined;
+  /** A prom-client registry that gets the `enclave_*` metrics of this process. Default: none. */
+  readonly registry?: Registry | undefined;
   /** What `drain` waits for handlers, in ms. Default 30,000; 0 to 3,600,000. */
   readonly drainMs?: number | undefined;
 }
@@ -44,7 +48,7 @@ export interface ToolService extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-const KEYS = ['namespace', 'id', 'logger', 'drainMs'];
+const KEYS = ['namespace', 'id', 'logger', 'registry', 'drainMs'];
 const DRAIN_MS = 30_000;
 const MAX_DRAIN_MS = 3_600_000;
 
@@ -61,8 +65,8 @@ export async function provideTools(
   options: ProvideToolsOptions = {},
 ): Promise<ToolService> {
   checkKeys(options, KEYS, 'options');
-  checkObservers({ logger: options.logger }, 'options');
-  const { logger } = options;
+  const { logger, registry: metrics } = options;
+  checkObservers({ logger, registry: metrics }, 'options');
   if (options.namespace !== undefined && !isId(options.namespace))
     throw invalidArgument('options.namespace', ID_RULE);
   if (options.id !== undefined && !isId(options.id)) throw invalidArgument('options.id', ID_RULE);
@@ -76,10 +80,17 @@ export async function provideTools(
   });
   const { namespace, id } = member;
   const log = logger?.child({ provider: id });
+  const losses = metrics && meterLosses(metrics);
   const link = await NatsLink.open({
     ...member.nats,
-    onError: (error, subject) => log?.error({ err: error, subject }, 'a message could not be handled'),
+    onError: (error, subject) => {
+      losses?.dropped('unreadable');
+      log?.error({ err: error, subject }, 'a message could not be handled');
+    },
   });
+  let draining = false;
+  const stopMetrics =
+    metrics && meterProcess(metrics, { bus: () => link.connected, draining: () => draining });
   const bus = link.connect(id);
   const provider = new ToolProvider({
     id,
@@ -87,10 +98,12 @@ export async function provideTools(
     clock: systemClock,
     subjects: subjectsOf(namespace),
     registry,
+    losses,
   });
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => {
     closing ??= (async () => {
+      stopMetrics?.();
       provider.close();
       await bus.close();
       await link.close();
@@ -114,7 +127,9 @@ export async function provideTools(
       return link.connected;
     },
     drain: async (graceMs = drainMs) => {
-      await provider.drain(graceOf(graceMs, 'graceMs'));
+      const waitMs = graceOf(graceMs, 'graceMs');
+      draining = true;
+      await provider.drain(waitMs);
       await close();
     },
     close,

@@ -16,6 +16,7 @@ import type { NatsSource } from './natssource.ts';
 import { BrokerNode, type NodeContext, RuntimeNode } from './nodes.ts';
 import type { Checks } from './ops/health.ts';
 import { logStore } from './ops/logs.ts';
+import { meterDeadLetters, meterProcess } from './ops/metrics.ts';
 import {
   type ResolvedSystemOptions,
   type RuntimePoolOptions,
@@ -115,6 +116,7 @@ export class System implements AsyncDisposable {
   readonly #runtimes: readonly RuntimeNode[];
   readonly #client: SessionClient;
   readonly #directory: Directory;
+  readonly #stopMetrics: (() => void) | undefined;
   #listening = false;
   #state: 'new' | 'started' | 'draining' | 'closed' = 'new';
   #closing: Promise<void> | undefined;
@@ -150,6 +152,13 @@ export class System implements AsyncDisposable {
     this.#directory =
       first?.broker.directory ??
       new Directory({ bus: bus.connect('directory'), clock, subjects, onChange: () => undefined });
+    this.#stopMetrics =
+      registry &&
+      meterProcess(registry, {
+        bus: () => bus.connected,
+        store: store && (() => store.connected),
+        draining: () => this.#state === 'draining',
+      });
   }
 
   /** @internal Resolves when sessions can be made. */
@@ -284,6 +293,7 @@ export class System implements AsyncDisposable {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       this.#state = 'closed';
+      this.stopMetrics();
       await this.#client.close();
       if (this.#listening) this.#directory.stop();
       await Promise.all(this.#brokers.map((node) => node.close()));
@@ -298,6 +308,12 @@ export class System implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** @internal Report nothing any more: what did not come up says nothing of what does. */
+  stopMetrics(): void {
+    this.#stopMetrics?.();
+    for (const node of [...this.#brokers, ...this.#runtimes]) node.stopMetrics();
   }
 
   /** @internal The parts, for tests that take them away. */
@@ -368,14 +384,17 @@ export function checkSystemOptions(options: CreateSystemOptions): void {
  */
 export async function createSystem(options: CreateSystemOptions = {}): Promise<System> {
   checkSystemOptions(options);
-  const { redis, logger, ack, keyPrefix } = options;
+  const { redis, logger, ack, keyPrefix, registry } = options;
   const member = await whoIs(options);
   const settings = resolveSystemOptions({ ...options, namespace: member?.namespace ?? options.namespace });
   const tools = toolsOf(options.tools);
-  const bus = await openBus(member?.nats, (error, subject) =>
-    logger?.error({ err: error, subject }, 'a message could not be taken in'),
-  );
+  const noteDropped = registry && meterDeadLetters(registry);
+  const bus = await openBus(member?.nats, (error, subject) => {
+    noteDropped?.('unreadable');
+    logger?.error({ err: error, subject }, 'a message could not be taken in');
+  });
   let store: StoreSource | undefined;
+  let system: System | undefined;
   try {
     if (rolesOf(options).includes('broker')) {
       const { namespace, maxEvents } = settings;
@@ -383,10 +402,11 @@ export async function createSystem(options: CreateSystemOptions = {}): Promise<S
       store = await openStore(redis, { namespace, maxEvents, ack, keyPrefix, onNotice });
     }
     const keeping = autoscalingOf(options)?.keep(settings);
-    const system = new System({ settings, options, tools, bus, store, keeping, member });
+    system = new System({ settings, options, tools, bus, store, keeping, member });
     await system.start();
     return system;
   } catch (error) {
+    system?.stopMetrics();
     await bus.close();
     await store?.store.close();
     throw error;

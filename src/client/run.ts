@@ -57,14 +57,17 @@ function failed(context: ClientContext, { run }: RunScript, error: EnclaveError)
 async function send(context: ClientContext, { script, takeTimeoutMs, signal }: StatelessRun): Promise<Sent> {
   const { bus, subjects, clock, closing } = context;
   const patience = new Patience(clock, takeTimeoutMs);
-  let last = new EnclaveError('UNAVAILABLE', 'No broker took the run in time');
+  let last: EnclaveError | undefined;
   for (let atLeastMs = 0; ; ) {
     await pause(context, patience.nextPauseMs(atLeastMs));
     if (closing.closed)
       return { kind: 'refused', error: new EnclaveError('CLOSED', 'The client was closed') };
     if (signal?.aborted === true)
       return { kind: 'refused', error: new EnclaveError('CANCELLED', 'The caller aborted the run') };
-    if (patience.leftMs === 0) return { kind: 'refused', error: last };
+    if (patience.leftMs === 0) {
+      last ??= new EnclaveError('UNAVAILABLE', 'No broker took the run in time');
+      return { kind: 'refused', error: last };
+    }
     try {
       const reply = (await bus.request(subjects.broker('run'), script, {
         timeoutMs: TAKE_MS,

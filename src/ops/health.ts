@@ -11,6 +11,14 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 
+/** The paths, by what they tell. */
+export const ROUTES = {
+  live: '/livez',
+  startup: '/startupz',
+  ready: '/readyz',
+  metrics: '/metrics',
+} as const;
+
 /** What is well, by name. */
 export type Checks = Readonly<Record<string, boolean>>;
 
@@ -61,16 +69,16 @@ async function answer(
     return send(response, 405, { error: 'GET only' });
   const [path] = (request.url ?? '/').split('?');
   switch (path) {
-    case '/livez':
+    case ROUTES.live:
       return send(response, 200, { live: true });
-    case '/startupz':
+    case ROUTES.startup:
       return send(response, started() ? 200 : 503, { started: started() });
-    case '/readyz': {
+    case ROUTES.ready: {
       const found = checks();
       const ready = started() && Object.values(found).every((well) => well);
       return send(response, ready ? 200 : 503, { ready, checks: found });
     }
-    case '/metrics': {
+    case ROUTES.metrics: {
       if (metrics === undefined) return send(response, 404, { error: 'no registry was given' });
       const { contentType, text } = await metrics();
       response.writeHead(200, { 'content-type': contentType });
@@ -78,7 +86,7 @@ async function answer(
       return;
     }
     default:
-      return send(response, 404, { error: 'there are /livez, /startupz, /readyz and /metrics' });
+      return send(response, 404, { error: `there are ${Object.values(ROUTES).join(', ')}` });
   }
 }
 

@@ -3,6 +3,9 @@ import { type Logger, pino } from 'pino';
 import type { PoolObserver } from '../sandbox/pool.ts';
 import type { BrokerNotice } from '../session/broker.ts';
 
+/** Of a tool, in UTF-16 units: scripts may write any. */
+const MAX_NAME_LENGTH = 128;
+
 /** JSON lines on the standard output. `level` is one of pino's. */
 export function createLogger(level: string): Logger {
   return pino({ level });
@@ -50,7 +53,39 @@ export function logBroker(parent: Logger, broker: string): (notice: BrokerNotice
           'sessions that a newer release stored cannot be read here; brokers of that release must take them',
         );
       case 'execution.ended':
-        return logger.debug({ session: notice.session, execution: notice.execution }, 'execution ended');
+        return logger.debug(
+          {
+            session: notice.session,
+            execution: notice.execution,
+            outcome: notice.outcome,
+            code: notice.code,
+            latencyMs: notice.latencyMs,
+          },
+          'execution ended',
+        );
+      case 'execution.replayed':
+        return logger.info(
+          { session: notice.session, execution: notice.execution, reason: notice.reason },
+          'an attempt was lost; its execution is begun again',
+        );
+      case 'tool.ended':
+        return logger.debug(
+          {
+            session: notice.session,
+            execution: notice.execution,
+            tool: notice.tool.slice(0, MAX_NAME_LENGTH),
+            outcome: notice.outcome,
+            code: notice.code,
+          },
+          'tool call ended',
+        );
+      case 'session.handed_over':
+        return logger.debug({ session: notice.session, to: notice.to }, 'session handed over');
+      case 'runtime.heard':
+        return logger.info({ runtime: notice.runtime }, 'runtime is there');
+      case 'runtime.gone':
+        if (notice.drained) return logger.info({ runtime: notice.runtime }, 'runtime has drained');
+        return logger.warn({ runtime: notice.runtime }, 'runtime stopped answering');
       case 'tool.conflict':
         return logger.warn(
           { tool: notice.tool, effects: notice.effects },

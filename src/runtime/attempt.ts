@@ -8,11 +8,14 @@
  *      unless the attempt ends as `lost`.
  *  A4  Exactly one report has an end, and it is the last one.
  *  A5  What is not acknowledged is bounded: by `maxUnacknowledgedBytes` and the last report.
- *  A6  An owner that says nothing for {@link SILENT_MS} is asked whether it still wants the attempt: one that gave it up
+ *  A6  The first report goes along with the answer to the offer, if it comes while that is held back.
+ *  A7  An owner that says nothing for {@link SILENT_MS} is asked whether it still wants the attempt: one that gave it up
  *      while nobody could reach us says that it does not.
  */
 import type { AttemptEnd, Delivery, ScriptItem } from '../../actors/attempt.ts';
 import type { Clock } from '../clock.ts';
+import type { HeldAnswer } from '../heldanswer.ts';
+import type { Losses } from '../losses.ts';
 import type { Offer, Report } from '../protocol.ts';
 import { Outbox, sizeOf } from './outbox.ts';
 import type { RunningAttempt, Sandbox, SandboxSpec } from './sandbox.ts';
@@ -23,6 +26,7 @@ export interface AttemptPort {
   readonly runtime: string;
   readonly clock: Clock;
   readonly maxUnacknowledgedBytes: number;
+  readonly losses?: Losses | undefined;
   /** Send it if possible. False only if it is larger than the bus carries. Never throws. */
   send(subject: string, report: Report): boolean;
   /** The bytes that are kept for the owner have changed by this much. */
@@ -41,6 +45,7 @@ export class Attempt {
   readonly #execution: string;
   readonly #subject: string;
   readonly #port: AttemptPort;
+  readonly #answer: HeldAnswer<Report>;
   readonly #outbox = new Outbox();
   #running: RunningAttempt | undefined;
   /** `ended`: its script is over, and its owner has yet to acknowledge that. `gone`: nothing is told any more. */
@@ -60,11 +65,13 @@ export class Attempt {
   /** An end was told in the place of something that no message could hold (A4). */
   #over = false;
 
-  constructor(offer: Offer, subject: string, port: AttemptPort) {
+  /** `answer`: to the offer. */
+  constructor(offer: Offer, subject: string, port: AttemptPort, answer: HeldAnswer<Report>) {
     this.id = offer.attempt;
     this.#execution = offer.execution;
     this.#subject = subject;
     this.#port = port;
+    this.#answer = answer;
     this.#epoch = offer.epoch;
     this.#received = offer.deliveries.length;
     this.#heardAt = port.clock.monotonic();
@@ -105,6 +112,8 @@ export class Attempt {
   /** Whether what was sent in this epoch is obeyed; then nothing older is (A1). */
   admits(epoch: number): boolean {
     if (epoch < this.#epoch) return false;
+    // Whoever owns it now has not made the offer.
+    if (epoch > this.#epoch) this.#answer.give();
     this.#epoch = epoch;
     this.#heardAt = this.#port.clock.monotonic();
     return true;
@@ -156,6 +165,7 @@ export class Attempt {
   stop(): void {
     const { running } = this;
     this.#phase = 'gone';
+    this.#answer.drop();
     this.#port.kept(-this.#outbox.bytes);
     this.#outbox.clear();
     if (running) this.#leave()?.stop();
@@ -182,6 +192,7 @@ export class Attempt {
   #end(end: AttemptEnd): void {
     if (this.#phase !== 'running') return;
     this.#phase = 'ended';
+    if (end.kind === 'refused' && end.code === 'OVERLOADED') this.#port.losses?.overloaded('queue');
     this.#leave();
     this.#flush(end);
   }
@@ -229,11 +240,17 @@ export class Attempt {
       waiting,
       end,
     };
-    if (!this.#port.send(this.#subject, report) && this.#shorten(report, last)) return;
+    if (!this.#send(report) && this.#shorten(report, last)) return;
+    if (this.#phase === 'gone') return; // Nobody could be told that it was taken.
     this.#n++;
     this.#told = this.#received;
     this.#outbox.add(report, bytes, this.#port.clock.monotonic());
     this.#port.kept(bytes);
+  }
+
+  /** A6. False only if it is larger than the bus carries. */
+  #send(report: Report): boolean {
+    return this.#answer.give(report) || this.#phase === 'gone' || this.#port.send(this.#subject, report);
   }
 
   /** A report larger than the bus carries becomes several, or an end that says so. False if it is as short as can be. */
@@ -255,7 +272,7 @@ export class Attempt {
     return true;
   }
 
-  /** A6: what was acknowledged is answered whenever it comes, and is never taken in again. */
+  /** A7: what was acknowledged is answered whenever it comes, and is never taken in again. */
   #ask(): void {
     if (this.#n === 0) return;
     this.#port.send(this.#subject, {

@@ -1,12 +1,21 @@
 /** What may come in at a runtime's subject, checked: anything else is nothing. */
 import type { Body } from '../bus/bus.ts';
-import type { Offer, Ping, RuntimeCommand } from '../protocol.ts';
+import type { AckReports, Offer, Ping, RuntimeCommand } from '../protocol.ts';
 import { ID } from '../subjects.ts';
 
 type Fields<T> = { readonly [K in keyof T]?: unknown };
 
 export function isPing(body: Body): body is Ping {
   return (body as Fields<Ping>).t === 'ping';
+}
+
+export function isAckReports(body: Body): body is AckReports {
+  const { t, acks } = body as Fields<AckReports>;
+  return (
+    t === 'acks' &&
+    Array.isArray(acks) &&
+    acks.every((each) => Array.isArray(each) && isId(each[0]) && isCount(each[1]) && isCount(each[2]))
+  );
 }
 
 /** The command that a body is, or undefined. What an offer carries for the script is not looked into. */
@@ -21,8 +30,6 @@ export function commandOf(body: Body): RuntimeCommand | undefined {
       const { from, deliveries, ack } = body as { from?: unknown; deliveries?: unknown; ack?: unknown };
       return isCount(from) && from >= 1 && isCount(ack) && Array.isArray(deliveries) ? command : undefined;
     }
-    case 'ack':
-      return isCount((body as { ack?: unknown }).ack) ? command : undefined;
     case 'stop':
       return command;
     case 'probe':

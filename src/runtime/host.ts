@@ -7,13 +7,17 @@
  *  H2  What was answered as not running is never started afterwards.
  *  H3  An attempt is aboard until its end is acknowledged, its owner stops it, or no owner was heard for `orphanMs`: a
  *      `stop` may be lost, and a living owner asks after an attempt that is quiet every few seconds.
- *  H4  Timers: one for heartbeats, and one sweep for all attempts, set only while there are any.
+ *  H4  Timers: one for heartbeats, one sweep for all attempts, set only while there are any, and one for each answer
+ *      that is held back.
  */
 import { hash } from 'node:crypto';
 import { sameVersions } from '../../actors/attempt.ts';
 import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import { HeldAnswer, HOLD_MS } from '../heldanswer.ts';
+import type { Losses } from '../losses.ts';
 import type {
+  AckReports,
   Offer,
   OfferAnswer,
   ProbeAnswer,
@@ -26,7 +30,7 @@ import { answer, refusal, refuse } from '../replies.ts';
 import type { Subjects } from '../subjects.ts';
 import { Tombstones } from '../tombstones.ts';
 import { Attempt, type AttemptPort } from './attempt.ts';
-import { commandOf, isPing } from './commands.ts';
+import { commandOf, isAckReports, isPing } from './commands.ts';
 import { Heartbeats } from './heartbeats.ts';
 import type { Sandbox, SandboxSpec } from './sandbox.ts';
 
@@ -60,6 +64,10 @@ export interface RuntimeHostOptions {
   readonly tombstoneMs?: number | undefined;
   /** An attempt is stopped and forgotten if its owner says nothing to it for this long, in ms. Default 60,000. */
   readonly orphanMs?: number | undefined;
+  /** Told of what is refused or dropped here. Default: nobody counts. */
+  readonly losses?: Losses | undefined;
+  /** How long the answer to an offer waits for the first report, in ms. Default 25; 0: not at all. */
+  readonly holdMs?: number | undefined;
 }
 
 export class RuntimeHost {
@@ -71,6 +79,8 @@ export class RuntimeHost {
   readonly #capacity: number | undefined;
   readonly #resendMs: number;
   readonly #orphanMs: number;
+  readonly #holdMs: number;
+  readonly #losses: Losses | undefined;
   readonly #maxUnacknowledgedBytes: number;
   readonly #port: AttemptPort;
   readonly #heartbeats: Heartbeats;
@@ -87,7 +97,8 @@ export class RuntimeHost {
 
   constructor(options: RuntimeHostOptions) {
     const { id, bus, clock, subjects, sandbox, labels, heartbeatMs = 1_000, resendMs = 1_000 } = options;
-    const { maxUnacknowledgedBytes = 8 * MiB, tombstoneMs = 600_000, orphanMs = 60_000 } = options;
+    const { maxUnacknowledgedBytes = 8 * MiB, tombstoneMs = 600_000 } = options;
+    const { orphanMs = 60_000, holdMs = HOLD_MS } = options;
     this.id = id;
     this.#bus = bus;
     this.#clock = clock;
@@ -96,12 +107,15 @@ export class RuntimeHost {
     this.#capacity = options.capacity;
     this.#resendMs = resendMs;
     this.#orphanMs = orphanMs;
+    this.#holdMs = holdMs;
+    this.#losses = options.losses;
     this.#maxUnacknowledgedBytes = maxUnacknowledgedBytes;
     this.#tombstones = new Tombstones(clock, tombstoneMs);
     this.#port = {
       runtime: id,
       clock,
       maxUnacknowledgedBytes,
+      losses: options.losses,
       send: (subject, report) => this.#send(subject, report),
       kept: (bytes) => {
         this.#keptBytes += bytes;
@@ -185,8 +199,9 @@ export class RuntimeHost {
       answer(message, 0, {});
       return;
     }
+    if (isAckReports(message.body)) return this.#hearAcks(message.body);
     const command = commandOf(message.body);
-    if (command === undefined) return;
+    if (command === undefined) return this.#losses?.dropped('command');
     if (command.t === 'offer') return this.#offer(command, message);
     const attempt = this.#attempts.get(command.attempt);
     if (attempt === undefined) {
@@ -198,12 +213,17 @@ export class RuntimeHost {
     if (command.t === 'probe') refuse(message, attempt.epoch, fenced(attempt.epoch));
   }
 
+  #hearAcks({ acks }: AckReports): void {
+    for (const [id, epoch, ack] of acks) {
+      const attempt = this.#attempts.get(id);
+      if (attempt?.admits(epoch)) this.#acknowledge(attempt, ack);
+    }
+  }
+
   #obey(attempt: Attempt, command: Exclude<RuntimeCommand, Offer>, message: Message): void {
     switch (command.t) {
       case 'deliver':
         attempt.deliver(command.from, command.deliveries);
-        return this.#acknowledge(attempt, command.ack);
-      case 'ack':
         return this.#acknowledge(attempt, command.ack);
       case 'stop':
         return this.#forget(attempt);
@@ -245,15 +265,22 @@ export class RuntimeHost {
       return refuse(message, aboard.epoch, fenced(aboard.epoch));
     const why = aboard === undefined ? this.#refusal(offer) : undefined;
     if (why !== undefined) return refuse(message, epoch, why);
-    // An owner that cannot be told will offer another attempt: then this one must not run. The message may also
-    // have come twice: the attempt is aboard, and that is the answer (H1).
-    if (!answer<OfferAnswer>(message, epoch, { versions: this.#sandbox.versions }) || aboard !== undefined)
-      return;
-    const attempt = new Attempt(offer, this.#subjects.sessionIn(offer.session, offer.attempt), this.#port);
+    const accept = (report?: Report): boolean => {
+      const { versions } = this.#sandbox;
+      return answer<OfferAnswer>(message, epoch, report === undefined ? { versions } : { versions, report });
+    };
+    // The message has come twice: the attempt is aboard, and that is the answer (H1).
+    if (aboard !== undefined) return void accept();
+    if (message.respond === undefined) return;
+    // An owner that cannot be told will offer another attempt: then this one must not run.
+    const held = new HeldAnswer(accept, () => this.#forget(attempt));
+    const subject = this.#subjects.sessionIn(offer.session, offer.attempt);
+    const attempt = new Attempt(offer, subject, this.#port, held);
     this.#attempts.set(offer.attempt, attempt);
     this.#running++;
     this.#sweepLater();
-    attempt.start(this.#sandbox, specOf(offer));
+    held.hold(this.#clock, this.#holdMs);
+    if (attempt.running) attempt.start(this.#sandbox, specOf(offer));
     this.#heartbeats.noteLoad();
   }
 
@@ -268,6 +295,7 @@ export class RuntimeHost {
     const load = this.#running;
     const full = load >= this.capacity || this.#keptBytes >= FULL_OUTBOXES * this.#maxUnacknowledgedBytes;
     if (!full) return undefined;
+    this.#losses?.overloaded(load >= this.capacity ? 'runtime' : 'outbox');
     const details = { retryAfterMs: RETRY_AFTER_MS, load, capacity: this.capacity };
     return refusal('OVERLOADED', `runtime ${this.id} has no room`, details);
   }

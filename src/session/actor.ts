@@ -15,9 +15,11 @@ import { hasWork, isQuiet, nextWake, type SessionStateValue, sessionMachine } fr
 import type { Answer, SessionContext, SessionEvent, Surroundings } from '../../actors/sessiondata.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import type { Losses } from '../losses.ts';
 import type { ProviderMessage, Report, SessionLimits } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { Subjects } from '../subjects.ts';
+import type { Acks } from './acks.ts';
 import { Answers } from './answers.ts';
 import { Batch } from './batch.ts';
 import type { Directory } from './directory.ts';
@@ -25,7 +27,9 @@ import { Effects } from './effects.ts';
 import { type Fact, newToolNames, readReport, type SessionTools } from './facts.ts';
 import { Holding } from './holding.ts';
 import type { ExecutionTexts, LiveExecution, LiveSession } from './live.ts';
+import type { Notify } from './notice.ts';
 import type { Persistence } from './persistence.ts';
+import { replayOf } from './replays.ts';
 import { withinLimits } from './reports.ts';
 import { type SessionSnapshot, step } from './step.ts';
 
@@ -52,6 +56,7 @@ export interface SessionActorOptions {
   readonly clock: Clock;
   readonly subjects: Subjects;
   readonly directory: Directory;
+  readonly acks: Acks;
   readonly persistence: Persistence;
   /** True while its broker may act as the owner. */
   readonly mayAct: () => boolean;
@@ -68,8 +73,11 @@ export interface SessionActorOptions {
   readonly onSilenced: (actor: SessionActor) => void;
   /** Its tombstone has served its time. */
   readonly onPurge: (actor: SessionActor) => void;
-  /** An execution has ended, and its end is committed. `result` is JSON of an ExecutionResult. */
-  readonly onEnded: (execution: string, result: string) => void;
+  /** An execution has ended, and its end is committed. `result` is JSON of an ExecutionResult. Default: nobody wants to know. */
+  readonly onEnded?: ((execution: string, result: string) => void) | undefined;
+  /** Told of what is committed. */
+  readonly notify: Notify;
+  readonly losses: Losses;
 }
 
 export class SessionActor {
@@ -104,7 +112,8 @@ export class SessionActor {
     this.#live = { state: options.state, executions: new Map(options.live) };
     this.#seq = seq;
     this.#batch = new Batch(id, seq, this.#live);
-    const { bus, clock, subjects, directory, leaseLeftMs, tools, isolation, publishedSeq, run } = options;
+    const { bus, clock, subjects, directory, acks, leaseLeftMs, tools, isolation, publishedSeq, run } =
+      options;
     this.#effects = new Effects({
       session: run?.home ?? id,
       tenant: run?.tenant,
@@ -115,6 +124,9 @@ export class SessionActor {
       subjects,
       directory,
       mayAct: () => !this.#stopped && mayAct(),
+      leaseHolds: mayAct,
+      acks,
+      onReport: (report) => this.report(report),
       leaseLeftMs,
       isolation,
       live: this.#live,
@@ -199,6 +211,11 @@ export class SessionActor {
     });
   }
 
+  /** A command was refused as OVERLOADED. */
+  noteFull(full: 'session' | 'mailbox'): void {
+    this.#options.losses.overloaded(full);
+  }
+
   activate(): void {
     this.tell((around) => ({ type: 'session.activated', ...around }));
   }
@@ -275,10 +292,14 @@ export class SessionActor {
 
   #step(event: SessionEvent): void {
     const { directory, mayAct } = this.#options;
+    const before = this.context;
     this.#snapshot = step(this.#snapshot, event);
     const { out } = this.context;
     this.#batch.collect(out, this.context, this.#arriving);
     if (event.type === 'execution.requested') this.#arriving = undefined;
+    const replay = replayOf(event, before, this.context);
+    if (replay !== undefined)
+      this.#batch.facts.push({ type: 'execution.replayed', session: this.id, ...replay });
     // Whoever looks for a runtime next sees that this one is taken.
     for (const effect of out.effects) if (effect.type === 'offer') directory.noteOffer(effect.runtime, 1);
     // A1: calls of `read` tools need not wait.
@@ -321,6 +342,8 @@ export class SessionActor {
 
   #committed(batch: Batch, ok: boolean): void {
     this.#committing = false;
+    // It is so, whatever becomes of this owner.
+    if (ok) for (const fact of batch.facts) this.#options.notify(fact);
     if (this.#stopped) return;
     if (!ok || !this.#options.mayAct()) return this.silence(); // A3
     for (const committed of this.#whenCommitted.splice(0)) committed();
@@ -328,7 +351,7 @@ export class SessionActor {
     for (const execution of batch.journal.keys()) this.#live.executions.get(execution)?.journal.commit();
     this.#effects.carryOut(batch);
     this.#answers.give(batch.answers);
-    for (const [execution, result] of batch.results) this.#options.onEnded(execution, result);
+    for (const [execution, result] of batch.results) this.#options.onEnded?.(execution, result);
     if (this.stopped) return; // A run ends with its only execution.
     if (this.#releasing) return this.#stop();
     if (batch.purge) return this.#options.onPurge(this);

@@ -9,14 +9,17 @@
  *  O3  An attempt counts as lost only when nobody can run it any more: its runtime answers that it does not have
  *      it (and will never accept it), or obeys a later owner only, or is gone, or is silent for {@link SILENT_PROBES}
  *      probes.
- *  O4  A report counts only if it comes from the runtime that the attempt was offered to.
+ *  O4  A report counts only if it comes from the runtime that the attempt was offered to. One that comes with the
+ *      answer to the offer is as good as any other.
  */
 import { type Bus, BusError } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Offer, OfferAnswer, ProbeAnswer, Reply, Report } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import type { Acks } from './acks.ts';
 import type { Directory } from './directory.ts';
 import { isOfferAnswer, isProbeAnswer, replyOf } from './heard.ts';
+import { reportOf } from './reports.ts';
 
 /** Longest wait for the answer to an offer or a probe, in ms. */
 const ANSWER_MS = 1_000;
@@ -45,6 +48,8 @@ export interface Link {
   heardAt: number;
   probing: boolean;
   silent: number;
+  /** The number of the report that had its end. */
+  last: number | undefined;
 }
 
 export interface AttemptsOptions {
@@ -56,9 +61,14 @@ export interface AttemptsOptions {
   readonly directory: Directory;
   /** True while this owner may act. */
   readonly mayAct: () => boolean;
+  readonly acks: Acks;
+  /** True while the owner may speak, though the session's actor may have stopped. */
+  readonly leaseHolds: () => boolean;
   readonly makeOffer: (execution: string, attempt: string) => Offer | undefined;
   /** Committed deliveries of an execution after the first `count`. */
   readonly deliveries: (execution: string, count: number) => Offer['deliveries'];
+  /** A report that came with the answer to the offer. */
+  readonly onReport: (report: Report) => void;
   readonly onRefused: (execution: string, attempt: string, code: string, message: string) => void;
   readonly onLost: (execution: string, attempt: string) => void;
 }
@@ -104,7 +114,13 @@ export class Attempts {
       return this.#refused(link, permanent, `The runtime ${runtime} could not be reached`);
     }
     if (!this.#current(link)) return;
-    if (answer?.ok === true) return this.#accepted(link);
+    if (answer?.ok === true) {
+      this.#accepted(link);
+      const report = reportOf(answer.value.report, attempt);
+      // One that is none comes again, by its own subject, where it is dropped and told of.
+      if (typeof report !== 'string') this.#options.onReport(report);
+      return;
+    }
     directory.noteOffer(runtime, -1);
     // Whatever it does: what it reports on an attempt that is not its own is not heard.
     if (answer === undefined)
@@ -169,7 +185,10 @@ export class Attempts {
 
   /** Let go of it: its end is known, or does not matter any more. */
   release(attempt: string, runtime: string): void {
+    const link = this.#links.get(attempt);
     if (this.#links.delete(attempt)) this.#options.directory.noteOffer(runtime, -1);
+    // It has stopped by itself, and is forgotten as soon as it knows that this is known.
+    if (link?.last !== undefined && link.committed >= link.last) return this.#ack(link);
     this.#tell(runtime, { t: 'stop', attempt, epoch: this.#options.epoch });
   }
 
@@ -189,12 +208,12 @@ export class Attempts {
     if (report.received > link.received) link.received = report.received;
     if (link.state === 'offering') this.#accepted(link);
     if (report.n <= link.taken) {
-      if (report.n <= link.committed)
-        this.#tell(link.runtime, { t: 'ack', attempt: link.attempt, epoch, ack: link.committed });
+      if (report.n <= link.committed) this.#ack(link);
       return undefined;
     }
     if (report.n !== link.taken + 1) return undefined;
     link.taken = report.n;
+    if (report.end !== undefined) link.last = report.n;
     return link;
   }
 
@@ -206,12 +225,16 @@ export class Attempts {
 
   /** Acknowledge what a delivery did not acknowledge already. */
   acknowledge(): void {
-    const { epoch } = this.#options;
     for (const link of this.#links.values()) {
       if (link.committed <= link.acknowledged) continue;
       link.acknowledged = link.committed;
-      this.#tell(link.runtime, { t: 'ack', attempt: link.attempt, epoch, ack: link.committed });
+      this.#ack(link);
     }
+  }
+
+  #ack({ runtime, attempt, committed: ack }: Link): void {
+    const { acks, epoch, leaseHolds } = this.#options;
+    acks.attempt(runtime, attempt, { epoch, ack, mayAct: leaseHolds });
   }
 
   /** Send again what was lost, and ask after those that are silent. */
@@ -251,6 +274,7 @@ export class Attempts {
       heardAt: now,
       probing: false,
       silent: 0,
+      last: undefined,
     };
     this.#links.set(attempt, link);
     return link;

@@ -2,6 +2,8 @@
  * What the steps since the last commit decided, gathered for the next one: what is written, and what is done and
  * answered once it is.
  */
+
+import { isInDoubt } from '../../actors/ending.ts';
 import { type ExecutionEvent, PROTOCOL_VERSION } from '../../actors/events.ts';
 import type {
   Answer,
@@ -14,6 +16,7 @@ import type {
 } from '../../actors/sessiondata.ts';
 import { SessionJournal } from './journal.ts';
 import type { ExecutionTexts, LiveSession } from './live.ts';
+import type { BrokerNotice } from './notice.ts';
 import { resultJson } from './results.ts';
 import { textOf } from './snapshot.ts';
 
@@ -31,6 +34,8 @@ export class Batch {
   readonly reports = new Map<string, number>();
   /** JSON of the results of executions that ended, by execution. */
   readonly results = new Map<string, string>();
+  /** What the operator is told once it is committed. */
+  readonly facts: BrokerNotice[] = [];
   readonly #session: string;
   readonly #seq: number;
   readonly #live: LiveSession;
@@ -102,7 +107,9 @@ export class Batch {
   }
 
   #enter(execution: string, entry: JournalEntry): void {
-    this.#live.executions.get(execution)?.journal.add(entry);
+    const journal = this.#live.executions.get(execution)?.journal;
+    journal?.add(entry);
+    if (entry[0] === 'd') this.#callEnded(execution, entry, journal);
     const entries = this.journal.get(execution);
     if (entries === undefined) this.journal.set(execution, [entry]);
     else entries.push(entry);
@@ -148,6 +155,57 @@ export class Batch {
     this.fields[`ran:${id}`] =
       `{"startTime":${startTime}${versions === undefined ? '' : `,"versions":${textOf(versions)}`}}`;
     this.fields[`base:${id}`] = live.base ?? this.#live.state;
+    this.#tellEnd(ended, live.journal, result);
     this.#live.executions.delete(id);
+  }
+
+  // ---- for the operator ----------------------------------------------------------------------------------
+
+  #callEnded(
+    execution: string,
+    [, index, code, , , durationMs]: Extract<JournalEntry, readonly ['d', ...unknown[]]>,
+    journal: SessionJournal | undefined,
+  ): void {
+    const tool = journal?.callAt(index)?.name;
+    if (tool === undefined) return; // It was a sleep.
+    const outcome = code === '' ? 'completed' : code === 'OUTCOME_UNKNOWN' ? 'unknown' : 'failed';
+    this.facts.push({
+      type: 'tool.ended',
+      session: this.#session,
+      execution,
+      tool,
+      outcome,
+      code,
+      durationMs,
+    });
+  }
+
+  #tellEnd({ execution, at, end }: Ended, journal: SessionJournal, result: string): void {
+    const { id, acceptedAt, calls } = execution;
+    const session = this.#session;
+    // Calls that have no end of their own end with it.
+    for (const open of calls) {
+      const outcome = isInDoubt(open) ? 'unknown' : 'not_started';
+      const tool = journal.callAt(open.index)?.name ?? '';
+      const durationMs = outcome === 'unknown' ? at - open.since : 0;
+      this.facts.push({
+        type: 'tool.ended',
+        session,
+        execution: id,
+        tool,
+        outcome,
+        code: 'CANCELLED',
+        durationMs,
+      });
+    }
+    this.facts.push({
+      type: 'execution.ended',
+      session,
+      execution: id,
+      result,
+      outcome: end.ok ? 'completed' : end.outcome,
+      code: end.ok ? 'OK' : end.code,
+      latencyMs: Math.max(0, at - acceptedAt),
+    });
   }
 }

@@ -10,12 +10,16 @@
  */
 import { waitingFor } from '../../actors/attempts.ts';
 import type { Routing } from '../../actors/routing.ts';
+import type { SessionStateValue } from '../../actors/session.ts';
+import type { SessionContext } from '../../actors/sessiondata.ts';
 import { type Bus, BusError, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import { type Losses, UNCOUNTED } from '../losses.ts';
 import type { Activated, ActivateSession, BrokerHeartbeat, Reply } from '../protocol.ts';
 import { success } from '../replies.ts';
 import type { Store } from '../store/store.ts';
 import { BROKERS, type Subjects } from '../subjects.ts';
+import { Acks } from './acks.ts';
 import type { SessionActor } from './actor.ts';
 import {
   activateOf,
@@ -75,6 +79,8 @@ export interface BrokerOptions {
   readonly autoscaling?: Autoscaling | undefined;
   /** @internal For tests, which pose as another release. Default: what this release reads and writes. */
   readonly snapshots?: SnapshotCodec | undefined;
+  /** Told of what is refused or dropped here. Default: nobody counts. */
+  readonly losses?: Losses | undefined;
   /** Told of what an operator should know. */
   readonly onNotice?: ((notice: BrokerNotice) => void) | undefined;
 }
@@ -88,6 +94,16 @@ const DEFAULTS = {
 } as const;
 const HEARTBEAT_MS = 1_000;
 const SWEEP_MS = 250;
+const STATUSES: readonly SessionStateValue[] = [
+  'starting',
+  'idle',
+  'executing',
+  'waiting',
+  'hibernated',
+  'migrating',
+  'closed',
+  'expired',
+];
 
 export class Broker {
   readonly id: string;
@@ -95,6 +111,7 @@ export class Broker {
   readonly tools: ToolDirectory;
   readonly #options: BrokerOptions;
   readonly #snapshots: Snapshots;
+  readonly #acks: Acks;
   readonly #lease: Lease;
   readonly #respond: Respond;
   readonly #hosting: Hosting;
@@ -113,6 +130,7 @@ export class Broker {
   constructor(options: BrokerOptions) {
     const { id, bus, store, clock, subjects, tool, settings, routing } = options;
     const { leaseTtlMs = DEFAULTS.leaseTtlMs, maxSessions = DEFAULTS.maxSessions } = options;
+    const { losses = UNCOUNTED } = options;
     const isOpen = (): boolean => this.#state === 'open';
     const isClosed = (): boolean => this.#state === 'closed';
     const notify = (notice: BrokerNotice): void => this.#options.onNotice?.(notice);
@@ -122,7 +140,7 @@ export class Broker {
       for (const { actor } of this.#hosting.all()) actor.runtimesChanged();
       this.#runs.runtimesChanged();
     };
-    const dropped = new Dropped(clock, notify);
+    const dropped = new Dropped(clock, notify, losses);
     const onGone = (runtime: string): void => {
       for (const { actor } of this.#hosting.all()) actor.runtimeGone(runtime);
       this.#runs.runtimeGone(runtime);
@@ -130,8 +148,21 @@ export class Broker {
     const snapshots = new Snapshots(id, options.snapshots ?? CODEC);
     this.#snapshots = snapshots;
     const onBroker = (beat: BrokerHeartbeat): void => snapshots.hear(beat);
-    const directory = new Directory({ bus, clock, subjects, routing, onChange, onGone, onBroker, dropped });
+    const directory = new Directory({
+      bus,
+      clock,
+      subjects,
+      routing,
+      onChange,
+      onGone,
+      onHeard: (runtime) => notify({ type: 'runtime.heard', runtime }),
+      onLeft: (runtime, drained) => notify({ type: 'runtime.gone', runtime, drained }),
+      onBroker,
+      dropped,
+    });
     this.directory = directory;
+    const acks = new Acks({ bus, clock, subjects });
+    this.#acks = acks;
     const tools = new ToolDirectory({ bus, clock, subjects, local: tool, notify });
     this.tools = tools;
     const lease = new Lease({
@@ -156,6 +187,7 @@ export class Broker {
       clock,
       subjects,
       directory,
+      acks,
       lease,
       tools,
       isClosed,
@@ -166,6 +198,7 @@ export class Broker {
         notify({ type: 'session.fenced', session: actor.id });
       },
       notify,
+      losses,
       dropped,
     });
     this.#hosting = hosting;
@@ -183,7 +216,7 @@ export class Broker {
       notify,
     });
     this.#ownership = ownership;
-    this.#leaving = new Leaving({ broker: id, bus, subjects, directory, hosting, ownership, isOpen });
+    this.#leaving = new Leaving({ broker: id, bus, subjects, directory, hosting, ownership, isOpen, notify });
     this.#creation = new Creation({
       store,
       clock,
@@ -194,6 +227,7 @@ export class Broker {
       settings,
       maxSessions,
       isOpen,
+      losses,
     });
     this.#queries = new Queries({ broker: id, bus, store, subjects, hosting, ownership, snapshots });
     this.#runs = new Runs({
@@ -202,6 +236,7 @@ export class Broker {
       clock,
       subjects,
       directory,
+      acks,
       tools,
       settings: settingsOf(settings),
       maxRuns: options.maxRuns ?? DEFAULTS.maxRuns,
@@ -209,6 +244,7 @@ export class Broker {
       isClosed,
       respond,
       notify,
+      losses,
       dropped,
     });
     const { autoscaling, isReachable = () => true } = options;
@@ -223,6 +259,22 @@ export class Broker {
   /** Sessions with an actor here. */
   get sessions(): number {
     return this.#hosting.size;
+  }
+  /** Sessions with an actor here, by status. */
+  statuses(): ReadonlyMap<SessionStateValue, number> {
+    const counts = new Map(STATUSES.map((status) => [status, 0]));
+    for (const { actor } of this.#hosting.all())
+      counts.set(actor.status, (counts.get(actor.status) ?? 0) + 1);
+    return counts;
+  }
+  /** Executions here that wait for room in any runtime. */
+  get waiting(): number {
+    const placing = ({ executions }: SessionContext): number =>
+      executions.reduce((sum, { phase }) => (phase === 'placing' ? sum + 1 : sum), 0);
+    let waiting = 0;
+    for (const { actor } of this.#hosting.all()) waiting += placing(actor.context);
+    for (const { context } of this.#runs.actors()) waiting += placing(context);
+    return waiting;
   }
   /** True while it may act as an owner. */
   get holdsLease(): boolean {
@@ -386,6 +438,7 @@ export class Broker {
   async close(): Promise<void> {
     await this.drain();
     if (this.#state === 'closed') return;
+    this.#acks.flush();
     this.#end();
     await this.#lease.end().catch(() => undefined); // It ends by itself.
   }
@@ -394,6 +447,7 @@ export class Broker {
   async halt(): Promise<void> {
     if (this.#state === 'closed') return;
     const left = this.#autoscale?.stop();
+    this.#acks.flush();
     this.#end();
     await left;
     await this.#lease.end().catch(() => undefined); // It ends by itself.

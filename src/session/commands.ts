@@ -118,10 +118,12 @@ async function told(actor: SessionActor, answer: Answer | undefined): Promise<Re
   const { epoch } = actor.persistence;
   if (answer === undefined) {
     if (actor.stopped) return fenced(epoch);
+    actor.noteFull('mailbox');
     return failure('OVERLOADED', 'The session has too many messages waiting', epoch, { retryAfterMs: 100 });
   }
   if (!answer.ok) {
     const { code, message, outcome, retryAfterMs } = answer;
+    if (code === 'OVERLOADED') actor.noteFull('session');
     return failure(code, message, epoch, retryAfterMs === undefined ? undefined : { retryAfterMs }, outcome);
   }
   switch (answer.kind) {

@@ -2,6 +2,7 @@
 import { newSession } from '../../actors/session.ts';
 import type { SessionSettings } from '../../actors/sessiondata.ts';
 import type { Clock } from '../clock.ts';
+import type { Losses } from '../losses.ts';
 import type { CreateSession, Reply } from '../protocol.ts';
 import { failure } from '../replies.ts';
 import type { Store } from '../store/store.ts';
@@ -45,6 +46,7 @@ export interface CreationOptions {
   readonly maxSessions: number;
   /** True while the broker takes sessions on. */
   readonly isOpen: () => boolean;
+  readonly losses: Losses;
 }
 
 export class Creation {
@@ -55,13 +57,15 @@ export class Creation {
   }
 
   async create(asked: CreateSession): Promise<Reply<unknown>> {
-    const { lease, hosting, maxSessions, isOpen } = this.#options;
+    const { lease, hosting, maxSessions, isOpen, losses } = this.#options;
     const owner = lease.incarnation;
     if (owner === undefined || !isOpen()) return notNow();
     if (typeof asked.session !== 'string' || !ID.test(asked.session))
       return failure('INVALID_ARGUMENT', 'id: must be 1 to 64 of A-Z, a-z, 0-9, _ and -', 0);
-    if (hosting.size >= maxSessions)
+    if (hosting.size >= maxSessions) {
+      losses.overloaded('sessions');
       return failure('OVERLOADED', 'The broker has as many sessions as it takes', 0, { retryAfterMs: 1_000 });
+    }
     const known = hosting.get(asked.session);
     if (known !== undefined)
       return known.actor.persistence.durable ? this.#createdBefore(asked) : exists(asked.session);

@@ -39,6 +39,10 @@ export interface DirectoryOptions {
   readonly onChange: () => void;
   /** A runtime's process is gone: nobody hears its commands. Default: nobody asks whether one is. */
   readonly onGone?: ((runtime: string) => void) | undefined;
+  /** Told when a runtime is heard that was not there. Default: nobody wants to know. */
+  readonly onHeard?: ((runtime: string) => void) | undefined;
+  /** Told when a runtime is there no more. `drained`: it had told that it would go. Default: nobody wants to know. */
+  readonly onLeft?: ((runtime: string, drained: boolean) => void) | undefined;
   /** Told of every broker's heartbeat. Default: nobody wants to know. */
   readonly onBroker?: ((beat: BrokerHeartbeat) => void) | undefined;
   /** Told of heartbeats that are none. */
@@ -135,7 +139,11 @@ export class Directory {
 
   /** It certainly is not there any more. */
   drop(runtime: string): void {
-    if (this.#runtimes.delete(runtime)) this.#view = undefined;
+    const known = this.#runtimes.get(runtime);
+    if (known === undefined) return;
+    this.#runtimes.delete(runtime);
+    this.#view = undefined;
+    this.#options.onLeft?.(runtime, known.beat.draining);
   }
 
   /** Let go of those that were silent for too long. */
@@ -179,6 +187,7 @@ export class Directory {
     const now = this.#options.clock.monotonic();
     this.#runtimes.set(beat.runtime, { beat, heardAt: now, offered: 0, turn, askedAt: now });
     this.#view = undefined;
+    if (before === undefined) this.#options.onHeard?.(beat.runtime);
     const hasRoom = beat.capacity > beat.load && !beat.draining;
     if (hasRoom && !hadRoom) this.#options.onChange();
   }

@@ -12,6 +12,7 @@ import type { CallTool, Offer, ProviderMessage, Report } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { Subjects } from '../subjects.ts';
 import { canonicalToolName } from '../tools/define.ts';
+import type { Acks } from './acks.ts';
 import { Attempts, type Link } from './attempts.ts';
 import type { Batch } from './batch.ts';
 import type { Directory } from './directory.ts';
@@ -33,6 +34,11 @@ export interface EffectsOptions {
   readonly directory: Directory;
   /** True while this owner may act. */
   readonly mayAct: () => boolean;
+  /** True while the owner may speak, though the session's actor may have stopped. */
+  readonly leaseHolds: () => boolean;
+  readonly acks: Acks;
+  /** A report that did not come by the session's own subject. */
+  readonly onReport: (report: Report) => void;
   /** How long the owner's lease certainly lasts, in ms. */
   readonly leaseLeftMs: () => number;
   readonly isolation: Isolation;
@@ -69,6 +75,9 @@ export class Effects {
     subjects,
     directory,
     mayAct,
+    acks,
+    leaseHolds,
+    onReport,
     live,
     tell,
   }: EffectsOptions): Attempts {
@@ -80,6 +89,9 @@ export class Effects {
       subjects,
       directory,
       mayAct,
+      acks,
+      leaseHolds,
+      onReport,
       makeOffer: (execution, attempt) => this.#makeOffer(execution, attempt),
       deliveries: (execution, count) => live.executions.get(execution)?.journal.after(count) ?? [],
       onRefused: (execution, attempt, code, message) =>
@@ -89,13 +101,16 @@ export class Effects {
     });
   }
 
-  #makeCalls({ session, bus, clock, subjects, mayAct, isCommitted, tell }: EffectsOptions): ToolCalls {
+  #makeCalls(options: EffectsOptions): ToolCalls {
+    const { session, bus, clock, subjects, mayAct, acks, leaseHolds, isCommitted, tell } = options;
     return new ToolCalls({
       session,
       bus,
       clock,
       subjects,
       mayAct,
+      acks,
+      leaseHolds,
       makeCall: (execution, index, t) => this.#makeCall(execution, index, t),
       subjectOf: ({ name }) => subjects.tool(canonicalToolName(name) ?? name),
       isOpen: (execution, index) =>

@@ -9,6 +9,7 @@
  */
 import type { Versions } from '../../actors/attempt.ts';
 import type { Clock } from '../clock.ts';
+import { type DeadLetter, type Losses, UNCOUNTED } from '../losses.ts';
 import type {
   BrokerHeartbeat,
   CallEnd,
@@ -17,6 +18,7 @@ import type {
   ReplyError,
   RuntimeHeartbeat,
 } from '../protocol.ts';
+import { TOOLS } from '../subjects.ts';
 import type { Notify } from './notice.ts';
 import {
   type Fields,
@@ -115,7 +117,10 @@ function isReplyError(value: unknown): value is ReplyError {
 export const isOfferAnswer = isRecord;
 export const isProbeAnswer = (value: unknown): boolean =>
   isRecord(value) && typeof value.running === 'boolean' && isCount(value.received);
-export const isCallTaken = (value: unknown): boolean => isRecord(value) && isId(value.provider);
+export const isCallTaken = (value: unknown): boolean =>
+  isRecord(value) && isId(value.provider) && (value.ended === undefined || isEnded(value.ended));
+const isEnded = (value: unknown): boolean =>
+  isRecord(value) && isMeasure(value.durationMs) && isCallEnd(value.end);
 export const isProbedCalls = (value: unknown): boolean =>
   isRecord(value) && Array.isArray(value.missing) && value.missing.every(isText);
 
@@ -138,21 +143,31 @@ function isInterval(value: unknown): value is number {
 export class Dropped {
   readonly #clock: Pick<Clock, 'monotonic'>;
   readonly #notify: Notify;
+  readonly #losses: Pick<Losses, 'dropped'>;
   #count = 0;
   #toldAt = Number.NEGATIVE_INFINITY;
 
-  constructor(clock: Pick<Clock, 'monotonic'>, notify: Notify) {
+  constructor(clock: Pick<Clock, 'monotonic'>, notify: Notify, losses: Pick<Losses, 'dropped'> = UNCOUNTED) {
     this.#clock = clock;
     this.#notify = notify;
+    this.#losses = losses;
   }
 
   /** `field` is the one that was wrong. */
   note(subject: string, field: string): void {
     this.#count++;
+    this.#losses.dropped(letterOf(subject));
     const now = this.#clock.monotonic();
     if (now - this.#toldAt < QUIET_MS) return;
     this.#toldAt = now;
     this.#notify({ type: 'message.dropped', subject, field, count: this.#count });
     this.#count = 0;
   }
+}
+
+/** What was meant to be said where this was. */
+function letterOf(subject: string): DeadLetter {
+  const last = lastOf(subject);
+  if (last === TOOLS) return 'provider';
+  return last === 'heartbeat' ? 'heartbeat' : 'report';
 }

@@ -5,9 +5,11 @@
  */
 import type { Bus, Message, Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import type { Losses } from '../losses.ts';
 import type { Reply } from '../protocol.ts';
 import { fenced } from '../replies.ts';
 import { type Subjects, TOOLS } from '../subjects.ts';
+import type { Acks } from './acks.ts';
 import { SessionActor } from './actor.ts';
 import { attempt, commandOf } from './asked.ts';
 import { answerCommand } from './commands.ts';
@@ -42,6 +44,7 @@ export interface HostingOptions {
   readonly clock: Clock;
   readonly subjects: Subjects;
   readonly directory: Directory;
+  readonly acks: Acks;
   readonly lease: Pick<Lease, 'holds' | 'leftMs'>;
   readonly tools: Pick<ToolDirectory, 'allowing'>;
   /** True once the broker does nothing any more. */
@@ -52,6 +55,7 @@ export interface HostingOptions {
   /** The store refused a session's step, or the lease was lost. `owner` is the incarnation that owned it. */
   readonly onSilenced: (actor: SessionActor, owner: string) => void;
   readonly notify: Notify;
+  readonly losses: Losses;
   /** Told of what is no message. */
   readonly dropped: Pick<Dropped, 'note'>;
 }
@@ -79,7 +83,8 @@ export class Hosting {
 
   /** Make the actor of a session and let it hear. It does nothing before it is activated. */
   host(session: string, from: HostedFrom): SessionActor {
-    const { bus, clock, subjects, directory, lease, isClosed, notify, onSilenced } = this.#options;
+    const { bus, clock, subjects, directory, acks, lease, isClosed, notify, losses, onSilenced } =
+      this.#options;
     const { persistence, owner, seq, publishedSeq, snapshot, state, live } = from;
     const { tools, isolation, limits } = from.meta;
     const actor = new SessionActor({
@@ -88,6 +93,7 @@ export class Hosting {
       clock,
       subjects,
       directory,
+      acks,
       persistence,
       // Nobody can take over what is in this process only.
       mayAct: persistence.durable ? () => !isClosed() && lease.holds(owner) : () => !isClosed(),
@@ -105,7 +111,8 @@ export class Hosting {
         onSilenced(actor, owner);
       },
       onPurge: () => void this.purge(session),
-      onEnded: (execution, result) => notify({ type: 'execution.ended', session, execution, result }),
+      notify,
+      losses,
     });
     const hosted: Hosted = { actor, moving: false, subscriptions: [] };
     this.listen(hosted);

@@ -12,6 +12,7 @@ import type { Subjects } from '../subjects.ts';
 import type { SessionActor } from './actor.ts';
 import type { Directory } from './directory.ts';
 import type { Hosted, Hosting } from './hosting.ts';
+import type { Notify } from './notice.ts';
 import type { Ownership } from './ownership.ts';
 import { notNow, refused } from './responses.ts';
 
@@ -27,6 +28,7 @@ export interface LeavingOptions {
   readonly ownership: Pick<Ownership, 'acquire' | 'during' | 'owned'>;
   /** True while the broker takes sessions on. */
   readonly isOpen: () => boolean;
+  readonly notify: Notify;
 }
 
 export class Leaving {
@@ -113,14 +115,17 @@ export class Leaving {
   }
 
   async #adopt(session: string, target: string, epoch: number): Promise<Reply<Activated>> {
-    const { bus, subjects, ownership, isOpen } = this.#options;
+    const { bus, subjects, ownership, isOpen, notify } = this.#options;
     try {
       const adopted = (await bus.request(
         subjects.brokerCmd(target),
         { t: 'adopt', session, minEpoch: epoch + 1 } satisfies AdoptSession,
         { timeoutMs: ADOPT_MS },
       )) as Reply<Activated>;
-      if (adopted.ok && adopted.value.broker !== undefined) return adopted;
+      if (adopted.ok && adopted.value.broker !== undefined) {
+        notify({ type: 'session.handed_over', session, to: adopted.value.broker });
+        return adopted;
+      }
     } catch (error) {
       if (!(error instanceof BusError)) throw error;
     }

@@ -1,4 +1,12 @@
-/** What a broker tells an operator. */
+import type { ToolCallRecord } from '../result.ts';
+
+/**
+ * Why an attempt is begun again: nobody runs it any more, because its runtime is gone or does not know it
+ * (`runtime_lost`); or its runtime gave it back, because the worker died or the runtime drains (`given_back`).
+ */
+export type ReplayReason = 'runtime_lost' | 'given_back';
+
+/** What a broker tells an operator. What is told of executions and calls is committed. */
 export type BrokerNotice =
   | { readonly type: 'lease.lost'; readonly incarnation: string; readonly reason: string }
   /** With work in flight, from the incarnation `from`, which had not given it up. */
@@ -11,13 +19,43 @@ export type BrokerNotice =
   | { readonly type: 'session.fenced'; readonly session: string }
   /** A newer release stored it, in a version that this broker cannot read: it is left to others. Told of one session a minute. */
   | { readonly type: 'session.too_new'; readonly session: string }
-  /** `result` is JSON of an ExecutionResult. */
+  /** Another broker has adopted it, which this one asked to. */
+  | { readonly type: 'session.handed_over'; readonly session: string; readonly to: string }
+  /** `result` is JSON of an ExecutionResult. The session of a stateless run is named like its execution. */
   | {
       readonly type: 'execution.ended';
       readonly session: string;
       readonly execution: string;
       readonly result: string;
+      readonly outcome: 'completed' | 'not_started' | 'unknown';
+      /** The error's, or `'OK'`. */
+      readonly code: string;
+      /** From its acceptance to its end. */
+      readonly latencyMs: number;
     }
+  /** Its attempt was lost: it is begun again, elsewhere if that can be. */
+  | {
+      readonly type: 'execution.replayed';
+      readonly session: string;
+      readonly execution: string;
+      readonly reason: ReplayReason;
+    }
+  /** A call has ended, or its execution has before it. */
+  | {
+      readonly type: 'tool.ended';
+      readonly session: string;
+      readonly execution: string;
+      /** As the script wrote it. */
+      readonly tool: string;
+      readonly outcome: ToolCallRecord['outcome'];
+      /** As in the record of a call; '' if it completed. */
+      readonly code: string;
+      readonly durationMs: number;
+    }
+  /** A runtime is there: told once, until it is gone. */
+  | { readonly type: 'runtime.heard'; readonly runtime: string }
+  /** It stopped answering. `drained`: it had told that it would. */
+  | { readonly type: 'runtime.gone'; readonly runtime: string; readonly drained: boolean }
   /** Providers disagree about what a tool does: the strictest effect counts. */
   | { readonly type: 'tool.conflict'; readonly tool: string; readonly effects: readonly string[] }
   /** The autoscaler starts or drains runtimes: there are `from`, and are to be `to`. */

@@ -15,9 +15,11 @@ import { newSession } from '../../actors/session.ts';
 import type { SessionSettings } from '../../actors/sessiondata.ts';
 import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import type { Losses } from '../losses.ts';
 import type { ProviderMessage, Reply, Report, ResultAnswer, RunScript, RunTaken } from '../protocol.ts';
 import { failure, success } from '../replies.ts';
 import { type Subjects, TOOLS } from '../subjects.ts';
+import type { Acks } from './acks.ts';
 import { SessionActor } from './actor.ts';
 import { attempt, commandOf } from './asked.ts';
 import { answerCommand } from './commands.ts';
@@ -41,6 +43,7 @@ export interface RunsOptions {
   readonly clock: Clock;
   readonly subjects: Subjects;
   readonly directory: Directory;
+  readonly acks: Acks;
   readonly tools: Pick<ToolDirectory, 'allowing'>;
   readonly settings: SessionSettings;
   /** Runs that are here at once. Over it: OVERLOADED. */
@@ -51,6 +54,7 @@ export interface RunsOptions {
   readonly isClosed: () => boolean;
   readonly respond: Respond;
   readonly notify: Notify;
+  readonly losses: Losses;
   /** Told of what is no message. */
   readonly dropped: Pick<Dropped, 'note'>;
 }
@@ -160,13 +164,15 @@ export class Runs {
 
   /** N1, N2 */
   #refusal({ run, source, input, limits }: RunScript): Reply<RunTaken> | undefined {
-    const { isOpen, maxRuns, bus } = this.#options;
+    const { isOpen, maxRuns, bus, losses } = this.#options;
     const known = this.#remembered.get(run);
     if (known !== undefined) return success({ home: this.home, result: known.result }, 0);
     if (this.#runs.has(run)) return success({ home: this.home, result: undefined }, 0);
     if (!isOpen()) return notNow();
-    if (this.#runs.size >= maxRuns)
+    if (this.#runs.size >= maxRuns) {
+      losses.overloaded('runs');
       return failure('OVERLOADED', 'The broker has as many runs as it takes', 0, { retryAfterMs: 250 });
+    }
     if (Buffer.byteLength(source) > limits.maxSourceBytes)
       return failure('SOURCE_LIMIT_EXCEEDED', `The source is larger than ${limits.maxSourceBytes} bytes`, 0);
     const most = Math.floor(bus.maxPayloadBytes * 0.8);
@@ -179,7 +185,7 @@ export class Runs {
   }
 
   #actor({ run: id, isolation, limits, tenant, tools, labels, events }: RunScript): SessionActor {
-    const { bus, clock, subjects, directory, settings, isClosed, notify } = this.#options;
+    const { bus, clock, subjects, directory, acks, settings, isClosed, notify, losses } = this.#options;
     const context = newSession({ id, settings: { ...settings, labels }, now: clock.now() });
     const actor: SessionActor = new SessionActor({
       id,
@@ -188,6 +194,7 @@ export class Runs {
       clock,
       subjects,
       directory,
+      acks,
       persistence: new Unstored(),
       mayAct: () => !isClosed(),
       // Nobody takes a run over.
@@ -202,10 +209,9 @@ export class Runs {
       publishedSeq: 0,
       onSilenced: () => this.#forget(id),
       onPurge: () => undefined,
-      onEnded: (execution, result) => {
-        notify({ type: 'execution.ended', session: this.home, execution, result });
-        this.#ended(execution, result);
-      },
+      onEnded: (execution, result) => this.#ended(execution, result),
+      notify,
+      losses,
     });
     return actor;
   }

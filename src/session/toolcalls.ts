@@ -13,6 +13,7 @@ import { type Bus, BusError } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { CallTaken, CallTool, ProbedCalls, ProviderMessage } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import type { Acks } from './acks.ts';
 import { isCallTaken, isProbedCalls, replyOf } from './heard.ts';
 
 /** Failures of a request after which it is certain that nobody got it. */
@@ -48,6 +49,9 @@ export interface ToolCallsOptions {
   readonly clock: Clock;
   readonly subjects: Subjects;
   readonly mayAct: () => boolean;
+  readonly acks: Acks;
+  /** True while the owner may speak, though the session's actor may have stopped. */
+  readonly leaseHolds: () => boolean;
   /** The message that dispatches a call; undefined if it is not open any more (P1). */
   readonly makeCall: (execution: string, index: number, t: 'call' | 'reconcile') => CallTool | undefined;
   /** The subject of the call's tool. */
@@ -98,6 +102,10 @@ export class ToolCalls {
       const taken = replyOf<CallTaken>(body, isCallTaken);
       // Somebody has it, and nobody knows who.
       if (taken === undefined) throw new BusError('TIMEOUT', subject, 'no answer to a call');
+      if (taken.ok && taken.value.ended !== undefined && this.#acts()) {
+        const { provider, ended } = taken.value;
+        return this.hear({ t: 'ended', key: call.key, provider, ...ended });
+      }
       if (call.cancelled && taken.ok) return this.#tellCancelled(call, taken.value.provider);
       if (!this.#current(call)) return;
       if (taken.ok) {
@@ -197,8 +205,8 @@ export class ToolCalls {
     const acks = this.#acks;
     this.#acks = new Map();
     this.#ending.clear();
-    for (const [provider, keys] of acks)
-      this.#publish(this.#options.subjects.providerCmd(provider), { t: 'ack', keys });
+    const { acks: owed, leaseHolds } = this.#options;
+    for (const [provider, keys] of acks) for (const key of keys) owed.call(provider, key, leaseHolds);
   }
 
   #owe(provider: string, key: string): void {

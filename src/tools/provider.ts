@@ -7,11 +7,14 @@
  *  T1  A key runs at most once at a time, and never again here once an end of it was acknowledged that says what it did.
  *  T2  An end is told again until it is acknowledged, for `keepMs` at most.
  *  T3  What was refused did not run.
- *  T4  There is one timer beside that of its heartbeat, and only while an end is unacknowledged (tools' own time
+ *  T4  What would be too large for the bus is left to it, so that limits do not depend on where an owner is.
+ *  T5  There is one timer beside that of its heartbeat, and only while an end is unacknowledged (tools' own time
  *      limits aside).
  */
-import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
+import { type Body, type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import { HeldAnswer, HOLD_MS } from '../heldanswer.ts';
+import type { Losses } from '../losses.ts';
 import type {
   CallEnd,
   CallTaken,
@@ -19,6 +22,7 @@ import type {
   ProbedCalls,
   ProviderHeartbeat,
   ProviderMessage,
+  Reply,
   ReplyError,
   ToolPage,
 } from '../protocol.ts';
@@ -39,6 +43,8 @@ const MAX_KEPT_BYTES = 64 * MiB;
 const TOMBSTONE_MS = 600_000;
 /** When a refused owner may ask again, in ms. */
 const RETRY_AFTER_MS = 100;
+/** Most bytes of one UTF-16 unit of a text that is JSON within JSON. */
+const MAX_BYTES_PER_UNIT = 6;
 
 export interface ToolProviderOptions {
   /** Names this provider: no other may have it. */
@@ -54,11 +60,17 @@ export interface ToolProviderOptions {
   readonly keepMs?: number | undefined;
   /** Calls at once. Default 10,000. At the limit: OVERLOADED, nothing ran. */
   readonly maxRunning?: number | undefined;
+  /** Told of what is refused or dropped here. Default: nobody counts. */
+  readonly losses?: Losses | undefined;
+  /** How long the answer to a call waits for its end, in ms. Default 25; 0: not at all. */
+  readonly holdMs?: number | undefined;
 }
 
 interface Running {
   readonly session: string;
   readonly controller: AbortController;
+  /** The answer that it was taken on. */
+  readonly taken: HeldAnswer<NonNullable<CallTaken['ended']>>;
 }
 
 export class ToolProvider {
@@ -69,6 +81,10 @@ export class ToolProvider {
   readonly #registry: ToolRegistry;
   readonly #resendMs: number;
   readonly #maxRunning: number;
+  readonly #holdMs: number;
+  readonly #losses: Losses | undefined;
+  /** Its tools, by subject. */
+  readonly #names = new Map<string, string>();
   readonly #running = new Map<string, Running>();
   readonly #ends: Ends;
   /** Keys of calls that were acknowledged. */
@@ -83,7 +99,7 @@ export class ToolProvider {
 
   constructor(options: ToolProviderOptions) {
     const { id, bus, clock, subjects, registry } = options;
-    const { resendMs = 1_000, keepMs = 300_000, maxRunning = 10_000 } = options;
+    const { resendMs = 1_000, keepMs = 300_000, maxRunning = 10_000, holdMs = HOLD_MS } = options;
     this.id = id;
     this.#bus = bus;
     this.#clock = clock;
@@ -91,6 +107,8 @@ export class ToolProvider {
     this.#registry = registry;
     this.#resendMs = resendMs;
     this.#maxRunning = maxRunning;
+    this.#holdMs = holdMs;
+    this.#losses = options.losses;
     this.#ends = new Ends(keepMs);
     this.#done = new Tombstones(clock, TOMBSTONE_MS);
     this.#announcer = new Announcer({ id, bus, clock, subjects, registry });
@@ -115,8 +133,9 @@ export class ToolProvider {
       this.#bus.subscribe(this.#subjects.providerCmd(this.id), command),
       this.#bus.subscribe(this.#subjects.providerProbe, command),
     ];
-    this.#tools = this.#registry.names().map((name) =>
-      this.#bus.subscribe(this.#subjects.tool(name), (message) => this.#call(name, message), {
+    for (const name of this.#registry.names()) this.#names.set(this.#subjects.tool(name), name);
+    this.#tools = [...this.#names].map(([subject, name]) =>
+      this.#bus.subscribe(subject, (message) => this.#call(name, message), {
         queue: PROVIDERS,
       }),
     );
@@ -154,8 +173,41 @@ export class ToolProvider {
     const running = [...this.#running.values()];
     this.#running.clear();
     this.#ends.clear();
-    for (const { controller } of running) abort(controller, 'the tool provider was closed');
+    for (const { controller, taken } of running) {
+      taken.give();
+      abort(controller, 'the tool provider was closed');
+    }
     this.#noteGone();
+  }
+
+  /**
+   * As a call that comes over the bus, from an owner in this process. Undefined if it has to go over the bus: it is
+   * none of ours, there is no room here, or it is large (T4).
+   */
+  take(subject: string, body: Body): Promise<Body> | undefined {
+    const name = this.#names.get(subject);
+    const call = name === undefined ? undefined : callOf(body);
+    if (name === undefined || call === undefined || !this.#fits(call.args)) return undefined;
+    if (this.#refusal() !== undefined) return undefined;
+    return new Promise((resolve) => {
+      const respond = (reply: Body): void => {
+        const { value } = reply as Reply<CallTaken> & { readonly value?: CallTaken };
+        const end = value?.ended?.end;
+        const text = end?.ok === true ? end.json : end?.ok === false ? end.message : '';
+        if (!this.#fits(text)) throw new BusError('PAYLOAD_TOO_LARGE', subject, 'it goes by itself');
+        resolve(reply);
+      };
+      // Not within the call of whoever asks, as over the bus.
+      this.#clock.soon(() => {
+        if (this.#phase !== 'closed') return this.#call(name, { subject, body, respond });
+        const error = refusal('CLOSED', `tool provider ${this.id} is closed`);
+        resolve({ ok: false, error, epoch: call.epoch } satisfies Reply<never>);
+      });
+    });
+  }
+
+  #fits(text: string): boolean {
+    return text.length * MAX_BYTES_PER_UNIT < this.#bus.maxPayloadBytes;
   }
 
   // ---- calls ---------------------------------------------------------------------------------------------
@@ -163,7 +215,8 @@ export class ToolProvider {
   #call(canonicalName: string, message: Message): void {
     const call = callOf(message.body);
     const tool = this.#registry.resolve(canonicalName);
-    if (call === undefined || tool === undefined || this.#phase === 'closed') return;
+    if (call === undefined || tool === undefined) return this.#losses?.dropped('command');
+    if (this.#phase === 'closed') return;
     if (this.#recognise(call)) {
       answer<CallTaken>(message, call.epoch, { provider: this.id });
       return;
@@ -172,8 +225,7 @@ export class ToolProvider {
     const spent = call.t === 'call' && tool.effect === 'unsafe' && this.#done.has(call.key);
     const why = spent ? forgotten(call.key) : this.#refusal();
     if (why !== undefined) return refuse(message, call.epoch, why);
-    // An owner that cannot be told that it is taken will ask another provider: then it must not run here (T3).
-    if (answer<CallTaken>(message, call.epoch, { provider: this.id })) this.#run(tool, call);
+    if (message.respond !== undefined) this.#run(tool, call, message);
   }
 
   /** Whether this was asked before: then it does not run again (T1). */
@@ -193,14 +245,31 @@ export class ToolProvider {
     if (this.#phase !== 'open') return refusal('CLOSED', `tool provider ${this.id} is draining`);
     const running = this.#running.size;
     if (running < this.#maxRunning && this.#ends.bytes < MAX_KEPT_BYTES) return undefined;
+    this.#losses?.overloaded('provider');
     const details = { retryAfterMs: RETRY_AFTER_MS, running, maxRunning: this.#maxRunning };
     return refusal('OVERLOADED', `tool provider ${this.id} has no room`, details);
   }
 
-  #run(tool: ResolvedTool, message: CallTool): void {
-    const { key, session } = message;
+  #run(tool: ResolvedTool, message: CallTool, asked: Message): void {
+    const { key, session, epoch } = message;
     const controller = new AbortController();
-    const running: Running = { session, controller };
+    const taken = new HeldAnswer<NonNullable<CallTaken['ended']>>(
+      (ended) =>
+        answer<CallTaken>(
+          asked,
+          epoch,
+          ended === undefined ? { provider: this.id } : { provider: this.id, ended },
+        ),
+      () => {
+        untold = true;
+      },
+    );
+    const running: Running = { session, controller, taken };
+    let untold = false;
+    taken.hold(this.#clock, this.#holdMs);
+    // An owner that cannot be told that it is taken may ask another provider: then it must not run here (T3). If that
+    // shows only later, the owner asks every provider, and finds it here.
+    if (untold) return;
     this.#running.set(key, running);
     const startedAt = this.#clock.monotonic();
     const call: ToolCall = {
@@ -225,14 +294,15 @@ export class ToolProvider {
       // Closed in the meantime: nothing is told.
       if (this.#running.get(key) !== running) return;
       this.#running.delete(key);
-      this.#end(key, session, end, this.#clock.monotonic() - startedAt);
+      this.#end(key, running, end, this.#clock.monotonic() - startedAt);
     });
   }
 
-  #end(key: string, session: string, end: CallEnd, durationMs: number): void {
+  #end(key: string, { session, taken }: Running, end: CallEnd, durationMs: number): void {
     const now = this.#clock.monotonic();
     const message = { t: 'ended', key, provider: this.id, end, durationMs } as const;
-    if (this.#send(session, message)) this.#ends.add(key, session, message, now);
+    if (taken.give({ end, durationMs }) || this.#send(session, message))
+      this.#ends.add(key, session, message, now);
     else {
       const shorter = { ...message, end: tooLarge(end) };
       this.#send(session, shorter);
@@ -245,7 +315,8 @@ export class ToolProvider {
 
   #command(message: Message): void {
     const command = providerCommandOf(message.body);
-    if (command === undefined || this.#phase === 'closed') return;
+    if (command === undefined) return this.#losses?.dropped('command');
+    if (this.#phase === 'closed') return;
     switch (command.t) {
       case 'ack':
         for (const key of command.keys) this.#acknowledge(key);
@@ -309,7 +380,7 @@ export class ToolProvider {
     this.#cancelSweep ??= this.#clock.after(this.#resendMs, () => this.#sweep());
   }
 
-  /** T2, T4. */
+  /** T2, T5. */
   #sweep(): void {
     this.#cancelSweep = undefined;
     for (const [key, told] of this.#ends.due(this.#clock.monotonic(), this.#resendMs)) this.#tell(key, told);

@@ -10,7 +10,13 @@
  */
 import type { ScriptItem } from '../../actors/attempt.ts';
 import type { ExecutionEvent } from '../../actors/events.ts';
-import type { CallTool, ProviderCommand, ResultTold, RuntimeCommand } from '../../src/protocol.ts';
+import type {
+  AckReports,
+  CallTool,
+  ProviderCommand,
+  ResultTold,
+  RuntimeCommand,
+} from '../../src/protocol.ts';
 import type { ExecutionResult } from '../../src/result.ts';
 import type { AttemptLedger, ExecutionLedger, Ledger, SessionLedger } from './ledger.ts';
 import type { Process } from './process.ts';
@@ -53,7 +59,8 @@ export class Checker {
     if (process.kind !== 'broker') return;
     const [, , role, name, verb] = subject.split('.');
     if (role === 'tool') this.#sentCall(process, body as CallTool);
-    else if (role === 'runtime' && verb === 'cmd') this.#sentToRuntime(process, body as RuntimeCommand);
+    else if (role === 'runtime' && verb === 'cmd')
+      this.#sentToRuntime(process, body as RuntimeCommand | AckReports);
     else if (role === 'provider' && verb === 'cmd') this.#sentToProvider(process, body as ProviderCommand);
     else if (role === 'client' && verb === 'result') this.#sentResult(process, body as ResultTold);
     else if (role === 'session' && verb === 'event')
@@ -75,9 +82,13 @@ export class Checker {
       throw new Violation('I3', `${process.id} sent "${t}" of ${key} before it was committed`);
   }
 
-  #sentToRuntime(process: Process, command: RuntimeCommand): void {
+  #sentToRuntime(process: Process, command: RuntimeCommand | AckReports): void {
     this.#mustHold(process, `sent "${command.t}" to a runtime`);
     const { ledger } = this.#options;
+    if (command.t === 'acks') {
+      for (const [id, , ack] of command.acks) this.#checkAck(process, ack, ledger.attempts.get(id));
+      return;
+    }
     const attempt = ledger.attempts.get(command.attempt);
     switch (command.t) {
       case 'offer':
@@ -94,8 +105,6 @@ export class Checker {
         return;
       case 'deliver':
         this.#checkDeliveries(process, command, attempt);
-        return this.#checkAck(process, command.ack, attempt);
-      case 'ack':
         return this.#checkAck(process, command.ack, attempt);
     }
   }

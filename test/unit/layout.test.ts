@@ -86,7 +86,7 @@ describe('the reader of imports', () => {
     expect(metrics.map(({ file, type }) => [file, type])).toEqual(
       expect.arrayContaining([
         ['src/enclave.ts', true],
-        ['src/ops/metrics.ts', false],
+        ['src/ops/metrics/registry.ts', false],
       ]),
     );
   });
@@ -198,7 +198,7 @@ describe('third parties', () => {
     'isolated-vm': 'src/sandbox/child/isolates.ts',
     amaro: 'src/sandbox/child/strip.ts',
     '@jridgewell/sourcemap-codec': 'src/sandbox/child/strip.ts',
-    'prom-client': 'src/ops/metrics.ts',
+    'prom-client': 'src/ops/metrics/registry.ts',
     '@nats-io/transport-node': 'src/bus/nats/connection.ts',
     '@nats-io/jwt': 'src/identities/keys.ts',
     '@nats-io/nkeys': 'src/identities/keys.ts',

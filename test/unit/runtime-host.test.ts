@@ -88,6 +88,8 @@ async function setUp(options: Partial<RuntimeHostOptions> = {}, bus: { maxPayloa
     subjects,
     sandbox,
     labels: { region: 'eu' },
+    // What is held back has tests of its own, below.
+    holdMs: 0,
     ...options,
   });
   open.push(host);
@@ -115,7 +117,7 @@ async function setUp(options: Partial<RuntimeHostOptions> = {}, bus: { maxPayloa
   };
   const deliver = (from: number, deliveries: readonly Delivery[], ack = 0, epoch = 1) =>
     send({ t: 'deliver', attempt: 'a1', epoch, from, deliveries, ack });
-  const ack = (n: number, attempt = 'a1', epoch = 1) => send({ t: 'ack', attempt, epoch, ack: n });
+  const ack = (n: number, attempt = 'a1', epoch = 1) => send({ t: 'acks', acks: [[attempt, epoch, n]] });
   const probe = (epoch = 1, attempt = 'a1') => ask({ t: 'probe', attempt, session: 's1', epoch });
   return {
     clock,
@@ -130,6 +132,7 @@ async function setUp(options: Partial<RuntimeHostOptions> = {}, bus: { maxPayloa
     send,
     offer,
     start,
+    scriptOf,
     deliver,
     ack,
     probe,
@@ -311,7 +314,7 @@ describe('an offer', () => {
       'deliveries that are no array',
       { t: 'deliver', attempt: 'a1', epoch: 1, from: 1, deliveries: {}, ack: 0 },
     ],
-    ['a number that is none', { t: 'ack', attempt: 'a1', epoch: 1, ack: '1' }],
+    ['a number that is none', { t: 'acks', acks: [['a1', 1, '1']] }],
     ['an epoch that is none', { t: 'stop', attempt: 'a1', epoch: -1 }],
     ['an array', []],
   ])('or command with %s is dropped', async (_, body) => {
@@ -324,6 +327,80 @@ describe('an offer', () => {
     await failed;
     expect(sandbox.scripts).toEqual([script]);
     expect(script.stopped).toBe(false);
+  });
+});
+
+describe('an offer whose answer is held back', () => {
+  const HELD = { holdMs: 25 } as const;
+  const end: AttemptEnd = { kind: 'returned', json: '1', state: undefined, usage: { cpu: 1, heap: 1 } };
+
+  it('is answered with the first report, which is sent again until it is acknowledged', async () => {
+    const { ask, clock, scriptOf, reports, host, ack } = await setUp(HELD);
+    const asked = ask(offerOf('a1'));
+    await clock.settle();
+    scriptOf('a1').spec.onReport([output('hi')], false);
+    scriptOf('a1').spec.onEnd(end);
+    await clock.settle();
+    const report = { t: 'report', attempt: 'a1', n: 1, items: [output('hi')], end };
+    expect(await asked).toMatchObject({ ok: true, value: { versions: VERSIONS, report } });
+    expect(reports).toEqual([]);
+    await clock.advance(1_000);
+    expect(reports).toMatchObject([report]);
+    expect(host.attempts).toBe(1);
+    await ack(1);
+    expect(host.attempts).toBe(0);
+  });
+
+  it('is answered after a moment without a report; those that follow come by themselves', async () => {
+    const { ask, clock, scriptOf, reports } = await setUp(HELD);
+    const asked = ask(offerOf('a1'));
+    let answered = false;
+    void asked.then(() => {
+      answered = true;
+    });
+    await clock.advance(24);
+    expect(answered).toBe(false);
+    await clock.advance(1);
+    expect(await asked).toEqual({ ok: true, value: { versions: VERSIONS }, epoch: 1 });
+    scriptOf('a1').spec.onReport([output('late')], false);
+    await clock.settle();
+    expect(reports).toMatchObject([{ n: 1, items: [output('late')] }]);
+  });
+
+  it('is answered without a report that fits only into a message of its own, in parts', async () => {
+    const { ask, clock, scriptOf, reports } = await setUp(HELD, { maxPayloadBytes: 10_000 });
+    const asked = ask(offerOf('a1'));
+    await clock.settle();
+    scriptOf('a1').spec.onReport([output('x'.repeat(6_000)), output('y'.repeat(6_000))], false);
+    await clock.settle();
+    expect(await asked).toEqual({ ok: true, value: { versions: VERSIONS }, epoch: 1 });
+    expect(reports.map(({ n, items }) => [n, items.length])).toEqual([
+      [1, 1],
+      [2, 1],
+    ]);
+  });
+
+  it('is answered at once when another owner speaks, who gets the reports', async () => {
+    const { ask, clock, scriptOf, reports, probe } = await setUp(HELD);
+    const asked = ask(offerOf('a1'));
+    await clock.settle();
+    expect(await probe(2)).toMatchObject({ ok: true, value: { running: true } });
+    expect(await asked).toEqual({ ok: true, value: { versions: VERSIONS }, epoch: 1 });
+    scriptOf('a1').spec.onReport([output('hi')], false);
+    await clock.settle();
+    expect(reports).toMatchObject([{ n: 1 }]);
+  });
+
+  it('of an attempt that was stopped meanwhile is not answered, and leaves no timer', async () => {
+    const { ask, clock, send, host } = await setUp(HELD);
+    const timers = clock.timers;
+    const refused = expect(ask(offerOf('a1'))).rejects.toMatchObject({ code: 'TIMEOUT' });
+    await clock.settle();
+    await send({ t: 'stop', attempt: 'a1', epoch: 1 });
+    expect(host.attempts).toBe(0);
+    await clock.advance(2_000);
+    await refused;
+    expect(clock.timers).toBe(timers);
   });
 });
 

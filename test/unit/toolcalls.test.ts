@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { type Body, type Bus, BusError, type BusErrorCode } from '../../src/bus/bus.ts';
 import type { CallTool } from '../../src/protocol.ts';
+import { Acks } from '../../src/session/acks.ts';
 import { ToolCalls } from '../../src/session/toolcalls.ts';
 import { subjectsOf } from '../../src/subjects.ts';
 import { VirtualClock } from '../support/clock.ts';
@@ -47,6 +48,8 @@ function setUp() {
     clock,
     subjects,
     mayAct: () => true,
+    leaseHolds: () => true,
+    acks: new Acks({ bus: bus as Bus, clock, subjects }),
     makeCall: () => MESSAGE,
     subjectOf: ({ name }) => subjects.tool(name),
     isOpen: () => true,

@@ -65,6 +65,8 @@ async function setUp(
     clock,
     subjects,
     registry: createToolRegistry({ tools }),
+    // What is held back has tests of its own, below.
+    holdMs: 0,
     ...options,
   });
   open.push(provider);
@@ -258,7 +260,7 @@ describe('a call', () => {
     const second = slowTool();
     const { server, clock, ask } = await setUp([first.tool]);
     const registry = createToolRegistry({ tools: [second.tool] });
-    const other = new ToolProvider({ id: 'p2', bus: server.connect(), clock, subjects, registry });
+    const other = new ToolProvider({ id: 'p2', bus: server.connect(), clock, subjects, registry, holdMs: 0 });
     open.push(other);
     await other.start();
     for (let index = 0; index < 4; index++) await ask({ key: `s1/x1/${index}` });
@@ -271,6 +273,131 @@ describe('a call', () => {
     owner.publish(subjects.tool('users.get'), callOf());
     await clock.settle();
     expect(calls).toHaveLength(0);
+  });
+
+  describe('that ends while its answer is held back', () => {
+    it('is answered with its end, which is told again until it is acknowledged', async () => {
+      const { ask, told, provider, clock, ack } = await setUp(
+        [defineTool({ name: 'users:get', handler: () => 1 })],
+        { holdMs: 25 },
+      );
+      const ended = { end: { ok: true, json: '1' }, durationMs: 0 };
+      expect(await ask()).toEqual({ ok: true, value: { provider: 'p1', ended }, epoch: 3 });
+      expect([told, provider.unacknowledged]).toEqual([[], 1]);
+      await clock.advance(1_000);
+      expect(told).toEqual([{ t: 'ended', key: 's1/x1/0', provider: 'p1', ...ended }]);
+      await ack('s1/x1/0');
+      expect(provider.unacknowledged).toBe(0);
+    });
+
+    it('is answered without an end that no message can hold, and tells why', async () => {
+      const handler = (): string => 'x'.repeat(20_000);
+      const { ask, ends } = await setUp(
+        [defineTool({ name: 'users:get', handler })],
+        { holdMs: 25 },
+        { maxPayloadBytes: 10_000 },
+      );
+      expect(await ask({ maxPayloadBytes: 1_000_000 })).toEqual(TAKEN);
+      expect(ends()).toMatchObject([{ ok: false, code: 'SERIALIZATION_ERROR' }]);
+    });
+
+    it('is answered after a moment if it lasts, and its end is told by itself', async () => {
+      const { tool, calls } = slowTool();
+      const { ask, clock, ends } = await setUp([tool], { holdMs: 25 });
+      const asked = ask();
+      let answered = false;
+      void asked.then(() => {
+        answered = true;
+      });
+      await clock.advance(24);
+      expect([answered, calls.length]).toEqual([false, 1]);
+      await clock.advance(1);
+      expect(await asked).toEqual(TAKEN);
+      calls[0]?.end(1);
+      await clock.settle();
+      expect(ends()).toEqual([{ ok: true, json: '1' }]);
+    });
+
+    it('is answered as taken by a provider that is closed meanwhile', async () => {
+      const { tool } = slowTool();
+      const { ask, clock, provider } = await setUp([tool], { holdMs: 25 });
+      const asked = ask();
+      await clock.advance(10);
+      provider.close();
+      expect(await asked).toEqual(TAKEN);
+      await clock.advance(500);
+      expect(clock.timers).toBe(0);
+    });
+  });
+
+  describe('of an owner in the same process', () => {
+    const subject = subjects.tool('users.get');
+
+    it('needs no message, is taken after the turn in which it is made, and is told of as any other', async () => {
+      const { tool, calls } = slowTool();
+      const { provider, clock, ends, net } = await setUp([tool], { holdMs: 25 });
+      net.loses = () => true;
+      const asked = provider.take(subject, callOf());
+      expect(calls).toHaveLength(0);
+      await clock.settle();
+      expect([calls.length, provider.running]).toEqual([1, 1]);
+      calls[0]?.end({ name: 'Ada' });
+      const ended = { end: { ok: true, json: '{"name":"Ada"}' }, durationMs: 0 };
+      expect(await asked).toEqual({ ok: true, value: { provider: 'p1', ended }, epoch: 3 });
+      expect([ends(), provider.unacknowledged]).toEqual([[], 1]);
+      net.loses = () => false;
+      await clock.advance(1_000);
+      expect(ends()).toEqual([ended.end]);
+    });
+
+    it('that lasts is answered as taken, and its end is told over the bus', async () => {
+      const { tool, calls } = slowTool();
+      const { provider, clock, ends } = await setUp([tool], { holdMs: 25 });
+      const asked = provider.take(subject, callOf());
+      await clock.advance(25);
+      expect(await asked).toEqual(TAKEN);
+      calls[0]?.end(1);
+      await clock.settle();
+      expect(ends()).toEqual([{ ok: true, json: '1' }]);
+    });
+
+    it.each([
+      ['another tool', 'users.put', callOf(), {}],
+      ['arguments that the bus might not carry', 'users.get', callOf({ args: `"${'x'.repeat(2_000)}"` }), {}],
+      ['what is no call', 'users.get', { ...callOf(), key: 7 }, {}],
+      ['a call while there is no room', 'users.get', callOf(), { maxRunning: 0 }],
+    ])('is left to the bus if it is of %s', async (_, name, body, options) => {
+      const { tool, calls } = slowTool();
+      const { provider, clock } = await setUp([tool], options, { maxPayloadBytes: 10_000 });
+      expect(provider.take(subjects.tool(name), body)).toBeUndefined();
+      await clock.settle();
+      expect(calls).toHaveLength(0);
+    });
+
+    it('is left to the bus while the provider drains, and refused once it is closed', async () => {
+      const { tool, calls } = slowTool();
+      const { provider, clock } = await setUp([tool]);
+      const asked = provider.take(subject, callOf());
+      provider.close();
+      expect(await asked).toMatchObject({ ok: false, error: { code: 'CLOSED', retryable: true } });
+      const other = await setUp([tool]);
+      void other.provider.drain(1_000);
+      expect(other.provider.take(subject, callOf())).toBeUndefined();
+      await clock.settle();
+      expect(calls).toHaveLength(0);
+    });
+
+    it('whose end the bus might not carry is told of as over the bus', async () => {
+      const handler = (): string => 'x'.repeat(2_000);
+      const { provider, ends, clock } = await setUp(
+        [defineTool({ name: 'users:get', handler })],
+        { holdMs: 25 },
+        { maxPayloadBytes: 10_000 },
+      );
+      expect(await provider.take(subject, callOf({ maxPayloadBytes: 5_000 }))).toEqual(TAKEN);
+      await clock.settle();
+      expect(ends()).toMatchObject([{ ok: true }]);
+    });
   });
 
   it.each([
