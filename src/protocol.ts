@@ -266,6 +266,11 @@ export interface AckReports {
   readonly acks: readonly (readonly [attempt: string, epoch: number, ack: number])[];
 }
 
+/** `runtime.probe`: every runtime beats at once. */
+export interface Advertise {
+  readonly t: 'advertise';
+}
+
 /** A request to a runtime of which nothing was heard: it answers. */
 export interface Ping {
   readonly t: 'ping';

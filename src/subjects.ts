@@ -12,6 +12,7 @@
  * enclave.<ns>.session.<id>.event.<type>   everyone
  * enclave.<ns>.runtime.<id>.cmd            owner → runtime
  * enclave.<ns>.runtime.<id>.heartbeat
+ * enclave.<ns>.runtime.probe               broker → every runtime
  * enclave.<ns>.tool.<name>                 queue group `providers`
  * enclave.<ns>.provider.<id>.cmd           owner, broker → provider
  * enclave.<ns>.provider.<id>.heartbeat     provider → every broker
@@ -51,6 +52,7 @@ export interface Subjects {
   sessionEvent(id: string, type: string): string;
   runtimeCmd(id: string): string;
   runtimeHeartbeat(id: string): string;
+  readonly runtimeProbe: string;
   /** `name` is canonical: its segments are joined by `.`. */
   tool(name: string): string;
   providerCmd(id: string): string;
@@ -75,6 +77,7 @@ export function subjectsOf(namespace: string): Subjects {
     sessionTools: (id) => `${root}.session.${id}.in.${TOOLS}`,
     sessionEvent: (id, type) => `${root}.session.${id}.event.${type}`,
     runtimeCmd: (id) => `${root}.runtime.${id}.cmd`,
+    runtimeProbe: `${root}.runtime.probe`,
     runtimeHeartbeat: (id) => `${root}.runtime.${id}.heartbeat`,
     tool: (name) => `${root}.tool.${name}`,
     providerCmd: (id) => `${root}.provider.${id}.cmd`,

@@ -74,7 +74,7 @@ export function permissionsOf(role: Role, namespace: string, id: string): Permis
           allow: [subjects.runtimeHeartbeat(id), subjects.sessionIn('*', '*')],
           deny: [subjects.sessionTools('*')],
         },
-        subscribe: { allow: [subjects.runtimeCmd(id), inbox] },
+        subscribe: { allow: [subjects.runtimeCmd(id), subjects.runtimeProbe, inbox] },
         responses: RESPONSES,
       };
     case 'provider':

@@ -90,7 +90,7 @@ export class RuntimeHost {
   #running = 0;
   /** What all attempts keep, in bytes. */
   #keptBytes = 0;
-  #subscription: Subscription | undefined;
+  #subscriptions: readonly Subscription[] = [];
   #cancelSweep: (() => void) | undefined;
   #drained: PromiseWithResolvers<void> | undefined;
   #cancelGrace: (() => void) | undefined;
@@ -150,9 +150,11 @@ export class RuntimeHost {
   async start(): Promise<void> {
     if (this.#phase !== 'new') return;
     this.#phase = 'open';
-    this.#subscription = this.#bus.subscribe(this.#subjects.runtimeCmd(this.id), (message) =>
-      this.#take(message),
-    );
+    const { runtimeCmd, runtimeProbe } = this.#subjects;
+    this.#subscriptions = [
+      this.#bus.subscribe(runtimeCmd(this.id), (message) => this.#take(message)),
+      this.#bus.subscribe(runtimeProbe, () => this.#heartbeats.now()),
+    ];
     await this.#bus.flush();
     if (!this.#closed) this.#heartbeats.start();
   }
@@ -181,7 +183,7 @@ export class RuntimeHost {
     this.#phase = 'closed';
     this.#heartbeats.stop();
     this.#cancelSweep?.();
-    this.#subscription?.unsubscribe();
+    for (const subscription of this.#subscriptions) subscription.unsubscribe();
     for (const attempt of this.#attempts.values()) attempt.stop();
     this.#attempts.clear();
     this.#noteGone();

@@ -8,7 +8,7 @@ import type { RuntimeView } from '../../actors/placement.ts';
 import { LEAST_LOADED, type Routing } from '../../actors/routing.ts';
 import { type Bus, BusError, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { BrokerHeartbeat, Ping, RuntimeHeartbeat } from '../protocol.ts';
+import type { Advertise, BrokerHeartbeat, Ping, RuntimeHeartbeat } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
 import { brokerBeatOf, type Dropped, runtimeBeatOf, speakerOf } from './heard.ts';
 
@@ -66,6 +66,7 @@ export class Directory {
     return this.#options.routing ?? LEAST_LOADED;
   }
 
+  /** Listen, and have every runtime show itself: it may beat seldom. Nobody waits for that. */
   start(): void {
     const { bus, subjects } = this.#options;
     this.#subscriptions = [
@@ -80,6 +81,11 @@ export class Directory {
         else this.#hearBroker(beat);
       }),
     ];
+    try {
+      bus.publish(subjects.runtimeProbe, { t: 'advertise' } satisfies Advertise);
+    } catch (error) {
+      if (!(error instanceof BusError)) throw error; // Their next beats tell.
+    }
   }
 
   stop(): void {

@@ -31,6 +31,8 @@ export class Lease {
   #stopTicking: () => void = () => undefined;
   #closed = false;
   #reopenAt = 0;
+  /** Incarnations of this process that were given up here, and may live on in the store. */
+  #lost: string[] = [];
 
   constructor(options: LeaseOptions) {
     this.#options = options;
@@ -91,12 +93,23 @@ export class Lease {
     const before = this.#snapshot.value;
     [this.#snapshot] = transition(leaseMachine, this.#snapshot, event);
     const { effects, incarnation } = this.#snapshot.context;
-    if (before !== 'held' && this.#snapshot.value === 'held' && incarnation !== undefined)
+    if (before !== 'held' && this.#snapshot.value === 'held' && incarnation !== undefined) {
+      this.#endLost();
       this.#options.onHeld(incarnation);
-    for (const effect of effects) {
-      if (effect.type === 'halt') this.#options.onLost(effect.incarnation, effect.reason);
-      else void this.#ask(effect.type, effect.incarnation);
     }
+    for (const effect of effects) {
+      if (effect.type === 'halt') {
+        if (before === 'held') this.#lost.push(effect.incarnation);
+        this.#options.onLost(effect.incarnation, effect.reason);
+      } else void this.#ask(effect.type, effect.incarnation);
+    }
+  }
+
+  /** Nobody acts in their names any more: their sessions need not wait until the store finds out. */
+  #endLost(): void {
+    // Best effort: they end by themselves.
+    for (const incarnation of this.#lost.splice(0))
+      void this.#options.store.endIncarnation(incarnation).catch(() => undefined);
   }
 
   async #ask(what: 'open' | 'renew', incarnation: string): Promise<void> {

@@ -257,6 +257,7 @@ function dutiesOf(role: Role, namespace: string, id: string): Duties {
           subjects.sessionCmd(S),
           subjects.sessionEvent(S, 'stdout'),
           subjects.runtimeCmd('r1'),
+          subjects.runtimeProbe,
           subjects.tool('users.get'),
           subjects.providerCmd('p1'),
           subjects.providerProbe,
@@ -279,7 +280,7 @@ function dutiesOf(role: Role, namespace: string, id: string): Duties {
     case 'runtime':
       return {
         publishes: [subjects.runtimeHeartbeat(id), subjects.sessionIn(S, ATTEMPT)],
-        subscribes: [subjects.runtimeCmd(id), inbox],
+        subscribes: [subjects.runtimeCmd(id), subjects.runtimeProbe, inbox],
       };
     case 'provider':
       return {

@@ -203,13 +203,21 @@ class Place {
   readonly log: string[] = [];
   readonly requests: string[] = [];
   readonly ids: string[] = [];
+  /** Incarnations that were ended in the store. */
+  readonly ended: string[] = [];
   readonly lease: Lease;
   fate: () => Fate = () => PROMPT;
 
   constructor() {
     const ask = (what: 'open' | 'renew', incarnation: string, ttlMs: number): Promise<boolean> =>
       this.#ask(what, incarnation, ttlMs);
-    const store: Store = Object.assign(this.store.handle(), {
+    const handle = this.store.handle();
+    const end = handle.endIncarnation.bind(handle);
+    const store: Store = Object.assign(handle, {
+      endIncarnation: (incarnation: string) => {
+        this.ended.push(incarnation);
+        return end(incarnation);
+      },
       openIncarnation: (incarnation: string, ttlMs: number) => ask('open', incarnation, ttlMs),
       renewIncarnation: (incarnation: string, ttlMs: number) => ask('renew', incarnation, ttlMs),
     });
@@ -305,6 +313,19 @@ describe('the host of a lease', () => {
     expect(place.lease.holds()).toBe(true);
     expect(place.ids).toHaveLength(2);
     expect(place.ids[1]).not.toBe(place.ids[0]);
+  });
+
+  it('ends what it lost in the store, as soon as it holds again: nobody need wait for that to run out', async () => {
+    const place = new Place();
+    place.lease.start();
+    await place.clock.advance(100);
+    place.fate = () => ({ there: 0, back: 0, lost: 'request' });
+    await place.clock.advance(3_000);
+    expect([place.lease.holds(), place.ended]).toEqual([false, []]);
+    place.fate = () => PROMPT;
+    await place.clock.advance(1_000);
+    expect(place.lease.holds()).toBe(true);
+    expect(place.ended).toEqual([place.ids[0]]);
   });
 
   it('loses it when the store has ended it, and opens a new one', async () => {

@@ -827,6 +827,14 @@ describe('a stop', () => {
 });
 
 describe('heartbeats', () => {
+  it('come at once when a broker asks every runtime to show itself', async () => {
+    const { owner, clock, heartbeats } = await setUp({ heartbeatMs: 60_000 });
+    heartbeats.length = 0;
+    owner.publish(subjects.runtimeProbe, { t: 'advertise' });
+    await clock.settle();
+    expect(heartbeats).toMatchObject([{ runtime: 'r1', intervalMs: 60_000 }]);
+  });
+
   it('come when it starts and every heartbeatMs', async () => {
     const { heartbeats, clock } = await setUp({ heartbeatMs: 500 });
     expect(heartbeats).toEqual([
