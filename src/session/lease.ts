@@ -22,6 +22,7 @@ export interface LeaseOptions {
    */
   readonly isReachable?: (() => boolean) | undefined;
   readonly onHeld: (incarnation: string) => void;
+  /** Told of one that was held. */
   readonly onLost: (incarnation: string, reason: string) => void;
 }
 
@@ -98,10 +99,12 @@ export class Lease {
       this.#options.onHeld(incarnation);
     }
     for (const effect of effects) {
-      if (effect.type === 'halt') {
-        if (before === 'held') this.#lost.push(effect.incarnation);
+      if (effect.type !== 'halt') void this.#ask(effect.type, effect.incarnation);
+      // One that was never held has no sessions, and while the store is away there is one after the other.
+      else if (before === 'held') {
+        this.#lost.push(effect.incarnation);
         this.#options.onLost(effect.incarnation, effect.reason);
-      } else void this.#ask(effect.type, effect.incarnation);
+      }
     }
   }
 

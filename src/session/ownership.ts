@@ -43,6 +43,9 @@ export interface OwnershipOptions {
 /** Longest wait for the holder of a session to take it again, in ms. */
 const ADOPT_MS = 1_000;
 
+/** Longest wait that is advised to those who ask for a session that is held, in ms: its lease may end before its time. */
+const HELD_MS = 200;
+
 /** Silence after a notice of a session that is too new, in ms. */
 const QUIET_MS = 60_000;
 
@@ -101,7 +104,7 @@ export class Ownership {
       const again =
         reply.epoch < minEpoch ? await this.#takenAgain(session, reply.owner, minEpoch) : undefined;
       if (again !== undefined) return again;
-      const retryAfterMs = Math.min(Math.max(reply.retryAfterMs, 10), 1_000);
+      const retryAfterMs = Math.min(Math.max(reply.retryAfterMs, 10), HELD_MS);
       return success({ session, broker: undefined, retryAfterMs }, 0);
     }
     this.#orphan(session); // W2

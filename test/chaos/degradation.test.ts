@@ -102,7 +102,8 @@ describe('without Redis', () => {
     await waitUntil(allWell, 'every broker is ready again');
     // Sent again under the same ids: whatever became of the first sending, it runs once.
     const again = ['early', 'late'].map((commandId) => session.execute('return 1', { commandId }).result);
-    for (const result of await Promise.all(again)) expect(result).toMatchObject({ success: true, value: 1 });
+    for (const result of await Promise.all(again))
+      expect(result, JSON.stringify(result)).toMatchObject({ success: true, value: 1 });
     await waitUntil(load.everyoneGoesOn(), 'every session goes on');
     await holds('Redis away under load', load);
   }, 60_000);
