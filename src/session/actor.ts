@@ -126,6 +126,7 @@ export class SessionActor {
       mayAct: () => !this.#stopped && mayAct(),
       leaseHolds: mayAct,
       acks,
+      tools,
       onReport: (report) => this.report(report),
       leaseLeftMs,
       isolation,

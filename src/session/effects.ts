@@ -16,7 +16,7 @@ import type { Acks } from './acks.ts';
 import { Attempts, type Link } from './attempts.ts';
 import type { Batch } from './batch.ts';
 import type { Directory } from './directory.ts';
-import type { Fact } from './facts.ts';
+import type { Fact, SessionTools } from './facts.ts';
 import type { LiveSession } from './live.ts';
 import { ToolCalls } from './toolcalls.ts';
 
@@ -37,6 +37,7 @@ export interface EffectsOptions {
   /** True while the owner may speak, though the session's actor may have stopped. */
   readonly leaseHolds: () => boolean;
   readonly acks: Acks;
+  readonly tools: Pick<SessionTools, 'providers'>;
   /** A report that did not come by the session's own subject. */
   readonly onReport: (report: Report) => void;
   /** How long the owner's lease certainly lasts, in ms. */
@@ -102,7 +103,7 @@ export class Effects {
   }
 
   #makeCalls(options: EffectsOptions): ToolCalls {
-    const { session, bus, clock, subjects, mayAct, acks, leaseHolds, isCommitted, tell } = options;
+    const { session, bus, clock, subjects, mayAct, acks, leaseHolds, tools, isCommitted, tell } = options;
     return new ToolCalls({
       session,
       bus,
@@ -111,6 +112,7 @@ export class Effects {
       mayAct,
       acks,
       leaseHolds,
+      providers: tools.providers,
       makeCall: (execution, index, t) => this.#makeCall(execution, index, t),
       subjectOf: ({ name }) => subjects.tool(canonicalToolName(name) ?? name),
       isOpen: (execution, index) =>

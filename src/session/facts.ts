@@ -19,6 +19,8 @@ export interface SessionTools {
   readonly find: (name: string) => ToolFacts | ToolRefusal;
   /** Look for those of the names that nobody is known to have. Resolves when `find` knows better; undefined: it knows. */
   readonly seek: (names: readonly string[]) => Promise<void> | undefined;
+  /** The providers that there are; undefined while others may be there that were not heard of. */
+  readonly providers: () => readonly string[] | undefined;
 }
 
 /** The names of the tools that a report calls for the first time. */

@@ -6,8 +6,8 @@
  *  P1  A call is dispatched only while its owner may act, checked in the same tick, and never after its end was
  *      taken in.
  *  P2  A provider's word is acknowledged only after the commit of the step that took it in.
- *  P3  A call counts as lost only if its provider is gone or says that it does not have it, or if no provider at
- *      all answers for it. That nothing is heard while the bus cannot be reached is no sign of anything.
+ *  P3  A call counts as lost only if its provider is gone or says that it does not have it, or if every provider is
+ *      known, and is gone or says so, or if no provider at all answers for it. That nothing is heard while the bus cannot be reached is no sign of anything.
  */
 import { type Bus, BusError } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
@@ -26,6 +26,8 @@ const TAKE_MS = 1_000;
  */
 const LOCATE_TIMES = 5;
 const LOCATE_MS = 500;
+/** More providers than this are not asked one by one. */
+const MAX_ASKED = 100;
 /** A provider is asked for a call that it has had for this long, in ms. */
 const CHECK_MS = 2_000;
 /** Answers missing in a row after which a provider is taken for gone. */
@@ -52,6 +54,8 @@ export interface ToolCallsOptions {
   readonly acks: Acks;
   /** True while the owner may speak, though the session's actor may have stopped. */
   readonly leaseHolds: () => boolean;
+  /** The providers that there are; undefined while others may be there that were not heard of. */
+  readonly providers: () => readonly string[] | undefined;
   /** The message that dispatches a call; undefined if it is not open any more (P1). */
   readonly makeCall: (execution: string, index: number, t: 'call' | 'reconcile') => CallTool | undefined;
   /** The subject of the call's tool. */
@@ -149,13 +153,36 @@ export class ToolCalls {
     );
     if (!this.#current(call) || call.provider !== undefined) return;
     this.#publish(subjects.providerProbe, { t: 'probe', keys: [call.key] });
+    let missing = false;
+    void this.#isMissing(call).then((answer) => {
+      missing = answer;
+    });
+    // A call that an owner before this one made may still be on its way to a provider.
     clock.after(LOCATE_MS, () => {
       if (!this.#current(call) || call.provider !== undefined) return;
       const left = reached ? times - 1 : times; // P3
-      if (left > 0) return void this.#seek(call, left);
+      if (left > 0 && !missing) return void this.#seek(call, left);
       this.#calls.delete(call.key);
       onLost(call.execution, call.index);
     });
+  }
+
+  /** Whether all providers are known, and each is gone or says that it does not have it (P3). */
+  async #isMissing({ key }: Call): Promise<boolean> {
+    const { bus, subjects } = this.#options;
+    const ids = this.#options.providers();
+    if (ids === undefined || ids.length > MAX_ASKED) return false;
+    const answers = ids.map(async (id) => {
+      try {
+        const question = { t: 'probe', keys: [key] };
+        const body = await bus.request(subjects.providerCmd(id), question, { timeoutMs: LOCATE_MS });
+        const reply = replyOf<ProbedCalls>(body, isProbedCalls);
+        return reply?.ok === true && reply.value.missing.includes(key);
+      } catch (error) {
+        return error instanceof BusError && error.code === 'NO_RESPONDERS';
+      }
+    });
+    return (await Promise.all(answers)).every((isMissing) => isMissing);
   }
 
   /** Nobody waits for it any more. */

@@ -135,7 +135,13 @@ export class ToolDirectory {
         return this.find(name) ?? 'UNKNOWN_TOOL';
       },
       seek: (wanted) => this.#seek(wanted.filter((name) => isAmong(allowed, name))),
+      providers: () => this.#all(),
     };
+  }
+
+  #all(): readonly string[] | undefined {
+    const isSettled = this.#options.clock.monotonic() - this.#startedAt >= SETTLED_MS;
+    return isSettled && this.#providers.size < MAX_PROVIDERS ? [...this.#providers.keys()] : undefined;
   }
 
   /** The tools that providers advertise, or did lately. */

@@ -45,7 +45,8 @@ describe('a broker of the tuned settings that is killed', () => {
   }
 
   it('is succeeded within three seconds, and its script goes on, though no client asks', async () => {
-    const waiting = await Waiting.served(cluster, 'another broker', 'gate:pass', executed);
+    const service = await cluster.addService();
+    const waiting = await Waiting.start(cluster, 'service:send');
     const { at, wall } = await kill(waiting);
     waiting.open();
     await waitUntil(() => waiting.passedAt() !== undefined, 'the script goes on');
@@ -60,10 +61,11 @@ describe('a broker of the tuned settings that is killed', () => {
     expect(tookMs).toBeLessThanOrEqual(TUNED_MS);
     expect(waiting.calls).toHaveLength(1);
     await wentOn(waiting);
+    await service.kill();
   }, 60_000);
 
   it('takes an unsafe call along, and the script can catch that nobody knows what became of it', async () => {
-    const waiting = await Waiting.served(cluster, 'its owner', 'gate:pass', executed);
+    const waiting = await Waiting.start(cluster, 'gate:pass');
     const { at } = await kill(waiting);
     waiting.open();
     await waitUntil(() => waiting.passedAt('OutcomeUnknownError') !== undefined, 'the script goes on');
@@ -71,12 +73,13 @@ describe('a broker of the tuned settings that is killed', () => {
     console.log(
       `an unsafe call that a killed broker served was known to be lost after ${Math.round(tookMs)} ms`,
     );
+    expect(tookMs).toBeLessThanOrEqual(TUNED_MS);
     expect(waiting.calls).toHaveLength(1);
     await wentOn(waiting);
   }, 60_000);
 
   it('takes an idempotent call along, and it is made again under the same key', async () => {
-    const waiting = await Waiting.served(cluster, 'its owner', 'gate:put', executed);
+    const waiting = await Waiting.start(cluster, 'gate:put');
     const { at } = await kill(waiting);
     waiting.open();
     await waitUntil(() => waiting.passedAt() !== undefined, 'the script goes on');
@@ -84,6 +87,7 @@ describe('a broker of the tuned settings that is killed', () => {
     console.log(
       `an idempotent call that a killed broker served was done again after ${Math.round(tookMs)} ms`,
     );
+    expect(tookMs).toBeLessThanOrEqual(TUNED_MS);
     const [first, second, ...more] = waiting.calls;
     expect(second?.key).toBe(first?.key);
     expect(second?.pid).not.toBe(first?.pid);

@@ -56,22 +56,6 @@ export class Waiting {
     return waiting;
   }
 
-  /** As {@link start}, with an owner that serves the call itself, or one that does not. The others are in `ended`. */
-  static async served(
-    cluster: ChaosCluster,
-    by: 'its owner' | 'another broker',
-    tool: Gate,
-    ended: Executed[],
-  ): Promise<Waiting> {
-    for (;;) {
-      const waiting = await Waiting.start(cluster, tool);
-      const byOwner = (await waiting.owner()) === cluster.brokerWith(waiting.calls[0]?.pid ?? 0);
-      if (byOwner === (by === 'its owner')) return waiting;
-      waiting.open();
-      ended.push(await waiting.executed());
-    }
-  }
-
   get gate(): string {
     return `gate-${this.input}`;
   }

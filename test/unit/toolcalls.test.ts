@@ -26,7 +26,12 @@ type Answer = Body | BusErrorCode | 'DISCONNECTED';
 /** `answers` by subject; `reached`: whether the server can be. */
 function setUp() {
   const clock = new VirtualClock();
-  const world = { reached: true, answers: new Map<string, Answer>(), probes: 0 };
+  const world = {
+    reached: true,
+    answers: new Map<string, Answer>(),
+    probes: 0,
+    providers: undefined as readonly string[] | undefined,
+  };
   const told: string[] = [];
   const bus: Partial<Bus> = {
     maxPayloadBytes: 1_000_000,
@@ -49,6 +54,7 @@ function setUp() {
     subjects,
     mayAct: () => true,
     leaseHolds: () => true,
+    providers: () => world.providers,
     acks: new Acks({ bus: bus as Bus, clock, subjects }),
     makeCall: () => MESSAGE,
     subjectOf: ({ name }) => subjects.tool(name),
@@ -96,6 +102,31 @@ describe('a call whose request', () => {
       expect(world.probes).toBe(5);
     },
   );
+
+  it('may have reached somebody is lost as soon as every provider that there is says that it is not there', async () => {
+    const { told, dispatch, pass, world } = setUp();
+    world.providers = ['p1', 'p2'];
+    world.answers.set(subjects.providerCmd('p1'), { ok: true, value: { missing: ['s1/e1/0'] }, epoch: 0 });
+    await dispatch('TIMEOUT');
+    expect(told).toEqual([]);
+    await pass(500);
+    expect([told, world.probes]).toEqual([['lost'], 1]);
+  });
+
+  it.each([
+    ['does not answer', 'TIMEOUT'],
+    ['has it', { ok: true, value: { missing: [] }, epoch: 0 }],
+    ['gives an answer that is none', { ok: true, value: {}, epoch: 0 }],
+  ] as const)('may have reached somebody is not lost so soon if one of them %s', async (_, answer) => {
+    const { told, dispatch, pass, world } = setUp();
+    world.providers = ['p1', 'p2'];
+    world.answers.set(subjects.providerCmd('p2'), answer);
+    await dispatch('TIMEOUT');
+    await pass(2_250);
+    expect(told).toEqual([]);
+    await pass(500);
+    expect(told).toEqual(['lost']);
+  });
 
   it('may have reached somebody is not lost while nobody can be asked', async () => {
     const { told, dispatch, pass, world } = setUp();
