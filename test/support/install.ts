@@ -13,6 +13,8 @@ const PACKAGES = {
   'nats-server': 'nats-server',
   'redis-server': 'redis-server',
   'redis-cli': 'redis-tools',
+  prometheus: 'prometheus',
+  promtool: 'prometheus',
 } as const;
 
 export type Program = keyof typeof PACKAGES;
@@ -61,7 +63,7 @@ function install(missing: readonly Program[]): void {
       chmodSync(POLICY, 0o755);
     }
     apt('update');
-    apt('install', '-y', '--no-install-recommends', ...missing.map((name) => PACKAGES[name]));
+    apt('install', '-y', '--no-install-recommends', ...packagesOf(missing));
   } catch (cause) {
     throw new Error(howToInstall(missing), { cause });
   } finally {
@@ -78,12 +80,15 @@ function apt(...args: readonly string[]): void {
   });
 }
 
+function packagesOf(programs: readonly Program[]): readonly string[] {
+  return [...new Set(programs.map((name) => PACKAGES[name]))];
+}
+
 function howToInstall(missing: readonly Program[]): string {
-  const packages = [...new Set(missing.map((name) => PACKAGES[name]))].join(' ');
   return (
     `The tests need ${missing.join(' and ')}, found neither on PATH nor in ${MORE_PLACES.join(', ')}. ` +
-    `On Debian: apt-get install ${packages} (the tests do so themselves when root runs them); ` +
-    'on macOS: brew install nats-server redis.'
+    `On Debian: apt-get install ${packagesOf(missing).join(' ')} (the tests do so themselves when root runs them); ` +
+    'on macOS: brew install nats-server redis prometheus.'
   );
 }
 
