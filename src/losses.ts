@@ -2,10 +2,21 @@
 
 /**
  * What was full where something was refused as OVERLOADED. Of a broker: its `sessions`, its stateless `runs`, the
- * executions of one `session`, or the `mailbox` of a session's actor. Of a runtime: the `runtime` itself, the `outbox` of
+ * executions of one `session`, the `mailbox` of a session's actor, what one `tenant` may have, or the executions that
+ * are `waiting` for room in a runtime. Of the namespace: all `sessions`. Of a runtime: the `runtime` itself, the `outbox` of
  * reports that nobody acknowledged, or the `queue` for its workers. Or a `provider` of tools.
  */
-export type Full = 'sessions' | 'runs' | 'session' | 'mailbox' | 'runtime' | 'outbox' | 'queue' | 'provider';
+export type Full =
+  | 'sessions'
+  | 'runs'
+  | 'session'
+  | 'mailbox'
+  | 'tenant'
+  | 'waiting'
+  | 'runtime'
+  | 'outbox'
+  | 'queue'
+  | 'provider';
 
 /**
  * What a message was that was dropped: a `report` of a runtime, the word of a `provider`, a `heartbeat`, a `command` to

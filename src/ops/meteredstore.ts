@@ -9,6 +9,8 @@ import {
   type EventPage,
   type SessionPage,
   type SessionRecord,
+  type Share,
+  type ShareReply,
   type Store,
   StoreError,
 } from '../store/store.ts';
@@ -90,6 +92,9 @@ export class MeteredStore implements Store {
   }
   releaseRole(role: string, holder: string): Promise<void> {
     return this.#store.releaseRole(role, holder);
+  }
+  holdShare(share: Share): Promise<ShareReply> {
+    return this.#store.holdShare(share);
   }
   time(): Promise<number> {
     return this.#store.time();

@@ -7,12 +7,14 @@ import { counterOf, readGauge } from './registry.ts';
 import { KnownRuntimes } from './runtimes.ts';
 import { meterTools } from './tools.ts';
 
-/** Who counts the sessions of a broker now. */
+/** What a broker can say of itself now. */
 export interface Census {
   /** Sessions here, by status; every status is there. */
   statuses(): ReadonlyMap<string, number>;
   /** Executions that wait for room in any runtime. */
   waiting(): number;
+  /** Whether the bus can be reached: without it nothing is known of runtimes. */
+  hears(): boolean;
 }
 
 export interface BrokerMeter {
@@ -43,7 +45,9 @@ export function meterBroker(registry: Registry, census: Census, now: Monotonic):
   const replays = counterOf(registry, 'enclave_replays_total');
   const stops = [
     executions.stop,
-    readGauge(registry, 'enclave_runtime_health', runtimes.health),
+    readGauge(registry, 'enclave_runtime_health', (report) => {
+      if (census.hears()) runtimes.health(report);
+    }),
     readGauge(registry, 'enclave_waiting_executions', (report) => report(census.waiting())),
     readGauge(registry, 'enclave_sessions', (report) => {
       for (const [status, count] of census.statuses()) report(count, status);

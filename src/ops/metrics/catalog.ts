@@ -62,6 +62,8 @@ const REJECTIONS: All<Full> = {
   runs: true,
   session: true,
   mailbox: true,
+  tenant: true,
+  waiting: true,
   runtime: true,
   outbox: true,
   queue: true,
