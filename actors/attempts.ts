@@ -66,20 +66,21 @@ export function placeNext(draft: Draft): void {
     if (phase === 'queued' && running >= maxConcurrentExecutions) return;
     running++;
     if (phase === 'queued' || (phase === 'placing' && placeAt <= now)) {
-      place(draft, edit(draft, id) as ExecutionDraft);
+      place(draft, edit(draft, id) as ExecutionDraft, draft.around.behind);
       return;
     }
   }
 }
 
-function place(draft: Draft, execution: ExecutionDraft): void {
+/** `behind`: others' turns come first. One that had its turn, and lost what it got, has it still. */
+function place(draft: Draft, execution: ExecutionDraft, behind = false): void {
   const { now, fresh, runtimes, routing = LEAST_LOADED } = draft.around;
   // The next owner places it.
   if (draft.migrating || draft.placed) return placeAgain(execution, now);
   const wanted = wantedLabels(routing, draft.settings.labels);
   const labels = bestThere(wanted, runtimes, execution.versions);
   const runtime =
-    labels === undefined
+    labels === undefined || behind
       ? undefined
       : choose(
           runtimes.filter(({ id }) => !execution.refusedBy.includes(id)),
@@ -139,6 +140,27 @@ export function waitingFor(
   const waiting = executions.filter(({ phase }) => phase === 'placing').length;
   if (waiting === 0) return 0;
   return wantedLabels(routing, settings.labels).some((wanted) => hasLabels(labels, wanted)) ? waiting : 0;
+}
+
+/** What those of a session that wait for room ask of a runtime: where this is the same, so is the answer. '' if none waits. */
+export function askedOf({ executions, settings }: SessionContext): string {
+  const first = executions.find(({ phase }) => phase === 'placing');
+  return first === undefined ? '' : JSON.stringify([settings.labels, first.versions]);
+}
+
+/** The runtime that the first of a session's executions that wait for room would get now; undefined if none would take it. */
+export function placeable(
+  { executions, settings, runtime: prefer }: SessionContext,
+  runtimes: readonly RuntimeView[],
+  routing: Routing = LEAST_LOADED,
+): string | undefined {
+  const first = executions.find(({ phase }) => phase === 'placing');
+  if (first === undefined) return undefined;
+  const { versions, avoid } = first;
+  const labels = bestThere(wantedLabels(routing, settings.labels), runtimes, versions);
+  if (labels === undefined) return undefined;
+  const by = routing.strategy === 'round-robin' ? 'turns' : 'room';
+  return choose(runtimes, { labels, versions, prefer, avoid, by })?.id;
 }
 
 /** There may be room now: nobody waits out the time that was set before. */

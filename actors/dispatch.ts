@@ -4,7 +4,7 @@
  * The invariants R3, R5 and R6 that it upholds stand at the top of runtime.ts.
  */
 import { drop, type Fifo, peek } from './fifo.ts';
-import { type Mailbox, next, post, take, type Waiting, waitingIn } from './mailbox.ts';
+import { type Mailbox, next, take, takeFitting, type Waiting, waitingIn } from './mailbox.ts';
 
 export interface RuntimeLimits {
   readonly maxWorkers: number;
@@ -71,6 +71,7 @@ export type RuntimeEffect =
       readonly type: 'refuse';
       readonly id: string;
       readonly code: 'OVERLOADED' | 'QUARANTINED' | 'WORKER_CRASHED' | 'CLOSED';
+      /** OVERLOADED: the place that it would have had among what waits, counted from 1. Else 0. */
       readonly position: number;
       readonly retryAfterMs: number;
     }
@@ -156,24 +157,24 @@ function letGo(context: RuntimeContext): RuntimeContext {
 
 function placeDedicated(context: RuntimeContext, effects: RuntimeEffect[]): RuntimeContext {
   let now = context;
-  const skipped: Waiting[] = [];
-  for (let head = next(now.dedicated); head !== undefined; head = next(now.dedicated)) {
-    const { tenant } = head;
-    now = change(now, { dedicated: take(now.dedicated) });
-    const own = now.workers.find((worker) => worker.tenant === tenant && hasRoom(now, worker));
-    const worker =
-      own ??
-      now.workers.find(
-        (candidate) => candidate.fresh && candidate.aboard.length === 0 && hasRoom(now, candidate),
-      ); // R5
-    if (worker === undefined) {
-      skipped.push(head);
-      continue;
-    }
-    now = board(now, { ...worker, tenant }, head, true, false);
-    effects.push({ type: 'dispatch', id: head.id, slot: worker.slot });
+  for (;;) {
+    const fits = (waiting: Waiting): boolean => ownWorker(now, waiting.tenant) !== undefined;
+    const taken = now.dedicated.size === 0 ? undefined : takeFitting(now.dedicated, fits);
+    if (taken === undefined) return now;
+    const [waiting, dedicated] = taken;
+    const { tenant } = waiting;
+    const worker = ownWorker(now, tenant) as WorkerView;
+    now = board(change(now, { dedicated }), { ...worker, tenant }, waiting, true, false);
+    effects.push({ type: 'dispatch', id: waiting.id, slot: worker.slot });
   }
-  return skipped.length === 0 ? now : change(now, { dedicated: skipped.reduce(post, now.dedicated) });
+}
+
+/** R5: one of the tenant's own with room, else one that nobody has used. */
+function ownWorker(context: RuntimeContext, tenant: string): WorkerView | undefined {
+  return (
+    context.workers.find((worker) => worker.tenant === tenant && hasRoom(context, worker)) ??
+    context.workers.find((worker) => worker.fresh && worker.aboard.length === 0 && hasRoom(context, worker))
+  );
 }
 
 function hasRoom(context: RuntimeContext, worker: WorkerView): boolean {
@@ -207,10 +208,10 @@ function board(
   dedicated: boolean,
   alone: boolean,
 ): RuntimeContext {
-  const { id, tenant, key } = waiting;
+  const { id, tenant, key, flow, weight } = waiting;
   return replaceWorker(context, {
     ...worker,
-    aboard: [...worker.aboard, { id, tenant, key, dedicated, alone, phase: 'running' }],
+    aboard: [...worker.aboard, { id, tenant, key, flow, weight, dedicated, alone, phase: 'running' }],
     running: worker.running + 1,
     fresh: false,
     recent:

@@ -10,16 +10,29 @@ export const PROTOCOL_VERSION = 2;
 /** Severity of a `log` event: the console method that wrote it. */
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
+/** What is left of a text that a redacted event does not show. */
+export interface Redacted {
+  /** Of the text in UTF-8; of arguments and results, of their JSON. */
+  readonly bytes: number;
+  /** HMAC-SHA-256 of the text, keyed with the execution's seed, in base64url. */
+  readonly hash: string;
+}
+
 /** Payloads by event type. Times and durations are in milliseconds. */
 export interface EventPayloads {
   /** The execution was admitted. `executionId` names it; `attempt` counts from 1. */
   session_init: { readonly executionId: string };
   /** Text written by `console.log` and its kin (`dir`, `table`, `count`, …), newline included. */
-  stdout: { readonly chunk: string };
+  stdout: { readonly chunk: string; readonly redacted?: Redacted };
   /** Text written by `console.debug`, `info`, `warn`, `error` and `trace`. */
-  log: { readonly level: LogLevel; readonly message: string };
+  log: { readonly level: LogLevel; readonly message: string; readonly redacted?: Redacted };
   /** The script called a tool. */
-  tool_call: { readonly callId: string; readonly toolName: string; readonly args: unknown };
+  tool_call: {
+    readonly callId: string;
+    readonly toolName: string;
+    readonly args: unknown;
+    readonly redacted?: Redacted;
+  };
   /** The script was handed the end of a call: its result (`ok`) or its error. */
   tool_result_applied: { readonly callId: string; readonly ok: boolean };
   /** The wall-clock limit ended the execution. */
@@ -31,6 +44,8 @@ export interface EventPayloads {
     readonly ok: boolean;
     readonly result?: unknown;
     readonly error?: { readonly code: string; readonly message: string };
+    /** Of the result, or of the error's message. */
+    readonly redacted?: Redacted;
     readonly stats: {
       readonly durationMs: number;
       readonly toolCallCount: number;

@@ -26,6 +26,11 @@ export function push<T>(queue: Fifo<T>, value: T): Fifo<T> {
     : { size: queue.size + 1, front: queue.front, back: { value, next: queue.back } };
 }
 
+/** Add before the oldest. */
+export function unshift<T>(queue: Fifo<T>, value: T): Fifo<T> {
+  return { size: queue.size + 1, front: { value, next: queue.front }, back: queue.back };
+}
+
 /** The oldest value, or undefined. */
 export function peek<T>(queue: Fifo<T>): T | undefined {
   return queue.front?.value;

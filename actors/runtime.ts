@@ -5,8 +5,10 @@
  *
  * Invariants:
  *  R1  An execution that was admitted is in exactly one place: waiting, suspected, or aboard one worker; it
- *      leaves through `execution.settled`, `execution.withdrawn`, or one of the effects `quarantine` and `fail`.
- *  R2  The mailbox never holds more than `maxQueueLength` (what is tried again after a crash does not count).
+ *      leaves through `execution.settled`, `execution.withdrawn`, or one of the effects `quarantine`, `fail` and
+ *      `refuse`.
+ *  R2  The mailbox never holds more than `maxQueueLength` (what is tried again after a crash does not count). When it
+ *      is full, whoever has the most waiting for its share gives up its last for one of a tenant that has less.
  *  R3  A worker never has more aboard than `maxConcurrentPerWorker`, and gets nothing new while `depth` of those
  *      run: one runs, the next are at hand. (More may run when several resume at once.)
  *  R4  When a worker is lost with several executions aboard, each is tried again alone. Only a crash with one
@@ -28,7 +30,7 @@ import {
   type WorkerView,
 } from './dispatch.ts';
 import { EMPTY, filter, push, values } from './fifo.ts';
-import { EMPTY_MAILBOX, post, type Waiting, waitingIn, withdraw } from './mailbox.ts';
+import { displaced, EMPTY_MAILBOX, post, type Waiting, waitingIn, withdraw } from './mailbox.ts';
 
 export { DEPTH, type RuntimeContext, type RuntimeEffect, type RuntimeLimits } from './dispatch.ts';
 
@@ -44,6 +46,9 @@ export type RuntimeEvent =
       readonly id: string;
       readonly tenant: string;
       readonly key: string;
+      /** On whose share it waits, and how large that is. Default: its tenant's, and 1. */
+      readonly flow?: string | undefined;
+      readonly weight?: number | undefined;
       readonly dedicated: boolean;
       /** Suspected from the start: nothing else may be aboard its worker (R6). */
       readonly alone?: boolean | undefined;
@@ -78,7 +83,7 @@ function submit(
   context: RuntimeContext,
   event: Extract<RuntimeEvent, { type: 'execution.submitted' }>,
 ): Step {
-  const { id, tenant, key, dedicated, at } = event;
+  const { id, tenant, key, flow, weight, dedicated, at } = event;
   const record = context.crashes[key];
   if (
     record !== undefined &&
@@ -98,8 +103,7 @@ function submit(
       ],
     ];
   }
-  const queued = context.shared.size + context.dedicated.size;
-  const waiting: Waiting = { id, tenant, key };
+  const waiting: Waiting = { id, tenant, key, flow, weight };
   if (event.alone === true) return submitAlone(context, { ...waiting, dedicated });
   const posted = dedicated
     ? change(context, { dedicated: post(context.dedicated, waiting) })
@@ -107,7 +111,23 @@ function submit(
   const [placed, effects] = place(posted);
   if (placed.shared.size + placed.dedicated.size <= context.limits.maxQueueLength) return [placed, effects];
   // R2: nothing was dispatched in its place, so what was posted last is what does not fit.
-  return [context, [{ type: 'refuse', id, code: 'OVERLOADED', position: queued + 1, retryAfterMs: 0 }]];
+  return displace(context, waiting, dedicated);
+}
+
+/** R2: one of the same mailbox makes room for it, or it is refused. */
+function displace(context: RuntimeContext, waiting: Waiting, dedicated: boolean): Step {
+  const mailbox = dedicated ? context.dedicated : context.shared;
+  const queued = context.shared.size + context.dedicated.size;
+  const position = queued + 1;
+  // While there is more than may be, because some is tried again, nobody comes in.
+  const out = queued > context.limits.maxQueueLength ? undefined : displaced(mailbox, waiting);
+  const refused = { type: 'refuse', code: 'OVERLOADED', position, retryAfterMs: 0 } as const;
+  if (out === undefined) return [context, [{ ...refused, id: waiting.id }]];
+  const after = post(withdraw(mailbox, out.id), waiting);
+  return [
+    change(context, dedicated ? { dedicated: after } : { shared: after }),
+    [{ ...refused, id: out.id }],
+  ];
 }
 
 /** One that was aboard a lost worker elsewhere takes the way of those that were lost here. */
@@ -174,11 +194,14 @@ function lose(context: RuntimeContext, event: Extract<RuntimeEvent, { type: 'wor
     }
   } else {
     for (const entry of worker.aboard) {
-      if (event.blamed)
+      if (event.blamed) {
+        const { id, tenant, key, flow, weight } = entry;
+        const waiting: Waiting = { id, tenant, key, flow, weight, again: true };
         now = entry.dedicated
-          ? change(now, { dedicated: post(now.dedicated, entry) })
-          : change(now, { shared: post(now.shared, entry) });
-      else now = suspect(now, entry);
+          ? change(now, { dedicated: post(now.dedicated, waiting) })
+          : change(now, { shared: post(now.shared, waiting) });
+      }
+      if (!event.blamed) now = suspect(now, entry);
       effects.push({ type: 'retry', id: entry.id, alone: !event.blamed, counted: false });
     }
   }
@@ -187,8 +210,8 @@ function lose(context: RuntimeContext, event: Extract<RuntimeEvent, { type: 'wor
 }
 
 function suspect(context: RuntimeContext, entry: Waiting & { readonly dedicated: boolean }): RuntimeContext {
-  const { id, tenant, key, dedicated } = entry;
-  return change(context, { suspects: push(context.suspects, { id, tenant, key, dedicated }) });
+  const { id, tenant, key, flow, weight, dedicated } = entry;
+  return change(context, { suspects: push(context.suspects, { id, tenant, key, flow, weight, dedicated }) });
 }
 
 function remember(

@@ -25,6 +25,8 @@ export interface SessionSettings {
   /** From the last activity to the session's end; 0 for never. */
   readonly ttlMs: number;
   readonly labels: Readonly<Record<string, string>>;
+  /** On whose behalf its executions are. Absent: nobody was named. */
+  readonly tenant?: string | undefined;
   readonly maxConcurrentExecutions: number;
   /** Executions that wait or run. */
   readonly maxExecutions: number;
@@ -189,6 +191,8 @@ export interface Surroundings {
   readonly runtimes: readonly RuntimeView[];
   /** How the broker places now. Default: on the runtime with the most room, whatever the labels. */
   readonly routing?: Routing | undefined;
+  /** Others wait for room whose turn comes first: it waits too. Default false. */
+  readonly behind?: boolean | undefined;
 }
 
 /** A request whose answer is among the step's `replies`. */

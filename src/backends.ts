@@ -3,7 +3,7 @@
  */
 import type { Bus } from './bus/bus.ts';
 import { MemoryBusServer } from './bus/memory.ts';
-import { NatsLink, type NatsOptions } from './bus/nats.ts';
+import { type LinkStatus, NatsLink, type NatsOptions } from './bus/nats.ts';
 import { systemClock } from './clock.ts';
 import { MemoryStore } from './store/memory.ts';
 import { type RedisNotice, RedisStore, type RedisStoreOptions } from './store/redis/store.ts';
@@ -37,12 +37,15 @@ export interface StoreSettings {
 export async function openBus(
   nats: NatsOptions | undefined,
   onError: (error: unknown, subject: string) => void,
+  onStatus: (status: LinkStatus) => void,
 ): Promise<BusSource> {
   if (nats === undefined) {
     const server = new MemoryBusServer({ clock: systemClock, onError });
     return { connect: (name) => server.connect(name), connected: true, close: () => server.close() };
   }
-  return NatsLink.open({ ...nats, onError });
+  const link = await NatsLink.open({ ...nats, onError });
+  link.onStatus(onStatus);
+  return link;
 }
 
 /** Redis, or this process's memory. Rejects with an EnclaveError UNAVAILABLE if no server answers. */

@@ -6,12 +6,7 @@ import { type CreateSystemOptions, checkSystemOptions, createSystem, type System
 
 /** `nats`: default `nats://127.0.0.1:4222`. */
 export interface EnclaveBrokerOptions
-  extends Omit<
-    CreateSystemOptions,
-    'roles' | 'brokers' | 'runtimes' | 'pool' | 'heartbeatIntervalMs' | 'maxSessions'
-  > {
-  /** Sessions with an actor here. Default 100,000; 1 to 10,000,000. Over it: OVERLOADED. */
-  readonly maxConcurrentSessions?: number | undefined;
+  extends Omit<CreateSystemOptions, 'roles' | 'brokers' | 'runtimes' | 'pool' | 'heartbeatIntervalMs'> {
   /** Sessions that do not set `ttlMs` expire after this long without activity, in ms. Default 0, which is never; to 2,592,000,000 (30 days). */
   readonly sessionTimeout?: number | undefined;
 }
@@ -30,12 +25,11 @@ export class EnclaveBroker implements AsyncDisposable {
 
   constructor(options: EnclaveBrokerOptions) {
     checkKeys(options, Object.keys(options ?? {}), 'options');
-    const { maxConcurrentSessions, sessionTimeout, nats = DEFAULT_NATS, ...rest } = options;
+    const { sessionTimeout, nats = DEFAULT_NATS, ...rest } = options;
     const settings: CreateSystemOptions = {
       ...rest,
       nats,
       roles: ['broker'],
-      maxSessions: maxConcurrentSessions,
       sessionTimeoutMs: sessionTimeout,
     };
     checkSystemOptions(settings);

@@ -17,7 +17,15 @@ import {
   printEvents,
   showSession,
 } from './commands/sessions.ts';
-import { ENVIRONMENT, fromEnv, labelsFrom, natsFromEnv, numberFromEnv, wholeNumber } from './env.ts';
+import {
+  ENVIRONMENT,
+  flagFromEnv,
+  fromEnv,
+  labelsFrom,
+  natsFromEnv,
+  numberFromEnv,
+  wholeNumber,
+} from './env.ts';
 import { EnclaveError } from './errors.ts';
 import { addNamespace, initIdentities, issue, listIssued, revoke } from './identities/files.ts';
 import type { Role as IdentityRole } from './identities/permissions.ts';
@@ -43,7 +51,7 @@ Then:
 
 Options win over the environment:
 ${Object.entries(ENVIRONMENT)
-  .map(([name, meaning]) => `  ${name.padEnd(27)} ${meaning}`)
+  .map(([name, meaning]) => `  ${name.padEnd(32)} ${meaning}`)
   .join('\n')}`,
   );
 
@@ -108,8 +116,13 @@ interface BrokerCommand extends ServingOptions {
   readonly hibernateAfter?: number;
   readonly parkAfter?: number;
   readonly maxSessions?: number;
+  readonly maxConcurrentSessions?: number;
+  readonly admission?: string;
   readonly routing?: string;
   readonly runtimePool?: string;
+  readonly audit?: string;
+  readonly redactEvents?: boolean;
+  readonly logContent?: boolean;
 }
 
 serving(program.command('broker'))
@@ -145,8 +158,29 @@ serving(program.command('broker'))
     'sessions with an actor here (ENCLAVE_MAX_SESSIONS)',
     whole('--max-sessions'),
   )
+  .option(
+    '--max-concurrent-sessions <count>',
+    'sessions with an actor at all brokers together (ENCLAVE_MAX_CONCURRENT_SESSIONS)',
+    whole('--max-concurrent-sessions'),
+  )
+  .option(
+    '--admission <json>',
+    'JSON of { maxConcurrent, ratePerSecond, burst, maxWaiting, tenants }, or @file: what it takes on for each tenant (ENCLAVE_ADMISSION)',
+  )
   .option('--routing <json>', 'JSON of { strategy, rules }, or @file: which runtimes a session may use')
   .option('--runtime-pool <json>', 'JSON of { minSize, maxSize, … }: start and stop runtimes on this machine')
+  .option(
+    '--audit <file>',
+    'add a line for every execution that ends to a file; - for the standard output (ENCLAVE_AUDIT)',
+  )
+  .option(
+    '--redact-events',
+    'keep what scripts write, pass to tools and return out of events (ENCLAVE_REDACT_EVENTS)',
+  )
+  .option(
+    '--log-content',
+    'show scripts, arguments and results at the level debug; for development (ENCLAVE_LOG_CONTENT)',
+  )
   .action(async (options: BrokerCommand) => {
     const { strategy, rules } = jsonOption(options.routing, '--routing') ?? {};
     const pool = jsonOption(options.runtimePool, '--runtime-pool') as RuntimePoolOptions | undefined;
@@ -163,10 +197,16 @@ serving(program.command('broker'))
         sessionTimeout: options.sessionTimeout ?? numberFromEnv('ENCLAVE_SESSION_TIMEOUT_MS'),
         hibernateAfterMs: options.hibernateAfter ?? numberFromEnv('ENCLAVE_HIBERNATE_AFTER_MS'),
         parkAfterMs: options.parkAfter ?? numberFromEnv('ENCLAVE_PARK_AFTER_MS'),
-        maxConcurrentSessions: options.maxSessions ?? numberFromEnv('ENCLAVE_MAX_SESSIONS'),
+        maxSessions: options.maxSessions ?? numberFromEnv('ENCLAVE_MAX_SESSIONS'),
+        maxConcurrentSessions:
+          options.maxConcurrentSessions ?? numberFromEnv('ENCLAVE_MAX_CONCURRENT_SESSIONS'),
+        admission: jsonOption(options.admission ?? fromEnv('ENCLAVE_ADMISSION'), '--admission'),
         routingStrategy: strategy as 'label-match' | undefined,
         routingRules: rules as readonly [] | undefined,
         runtimePool: pool,
+        auditFile: options.audit ?? fromEnv('ENCLAVE_AUDIT'),
+        redactEvents: options.redactEvents ?? flagFromEnv('ENCLAVE_REDACT_EVENTS'),
+        logContent: options.logContent ?? flagFromEnv('ENCLAVE_LOG_CONTENT'),
       },
       { ...servingOf(options), port: servingOf(options).port ?? DEFAULT_BROKER_PORT },
     );

@@ -10,7 +10,7 @@ import { checkIsolation, checkKeys, checkObservers, checkSignal, inputJson } fro
 import { systemClock } from './clock.ts';
 import { executionError, invalidArgument } from './errors.ts';
 import { uuidv7 } from './ids.ts';
-import { logPool } from './ops/logs.ts';
+import { childOf, logPool } from './ops/logs.ts';
 import { type EnclaveMetrics, meter } from './ops/metrics.ts';
 import { defaultLimits, type Limits, type ResolvedLimits, resolveLimits } from './options.ts';
 import { type ExecutionResult, unstartedResult } from './result.ts';
@@ -119,7 +119,7 @@ export class Enclave implements AsyncDisposable {
       maxWorkerMemory,
       'config.limits',
     );
-    this.#logger = config.logger;
+    this.#logger = config.logger === undefined ? undefined : childOf(config.logger, {});
     this.#pool = this.#adapter.attach();
     this.#metrics = config.registry === undefined ? undefined : meter(config.registry, this.#pool);
     this.#stopObserving =
@@ -267,7 +267,7 @@ export class Enclave implements AsyncDisposable {
         onEvent(event);
       } catch (error) {
         this.#logger?.error(
-          { err: error, executionId: event.sessionId, type: event.type },
+          { err: error, execution: event.sessionId, type: event.type },
           'an event listener threw',
         );
       }

@@ -38,6 +38,11 @@ export const ENVIRONMENT = {
   ENCLAVE_DRAIN_GRACE_MS: 'how long a drain waits, in ms',
   ENCLAVE_SESSION_TIMEOUT_MS: 'sessions expire after this long without activity, in ms',
   ENCLAVE_MAX_SESSIONS: 'sessions with an actor in one broker',
+  ENCLAVE_MAX_CONCURRENT_SESSIONS: 'sessions with an actor in all brokers of the namespace',
+  ENCLAVE_ADMISSION: 'what a broker takes on for each tenant: JSON, or @file',
+  ENCLAVE_AUDIT: 'file that a broker adds a line to for every execution that ends; - is the standard output',
+  ENCLAVE_REDACT_EVENTS: '1: a broker keeps what scripts write, pass to tools and return out of events',
+  ENCLAVE_LOG_CONTENT: '1: a broker shows scripts, arguments and results at the level debug; for development',
   ENCLAVE_LOG_LEVEL: 'trace, debug, info, warn, error or silent. Default info',
 } as const;
 
@@ -47,6 +52,15 @@ export type Variable = keyof typeof ENVIRONMENT;
 export function fromEnv(name: Variable): string | undefined {
   const value = process.env[name];
   return value === undefined || value === '' ? undefined : value;
+}
+
+/** True for 1 or true, false for 0 or false; undefined if it is unset. Throws INVALID_ARGUMENT naming the variable. */
+export function flagFromEnv(name: Variable): boolean | undefined {
+  const text = fromEnv(name);
+  if (text === undefined) return undefined;
+  if (!['0', '1', 'true', 'false'].includes(text))
+    throw new EnclaveError('INVALID_ARGUMENT', `${name}: must be 1 or 0, not "${text}"`, { key: name });
+  return text === '1' || text === 'true';
 }
 
 /** A whole number. Throws INVALID_ARGUMENT naming the variable. */

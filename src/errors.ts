@@ -83,7 +83,8 @@ export interface ExecutionError {
   /**
    * What the code's own docs promise, as JSON data. NO_RUNTIME of a session: the labels `wanted` of a runtime, the
    * `runtimes` that were `known` then (at most 10 of them) with their `labels`, how much room each had (`free`), and
-   * whether it was `draining`.
+   * whether it was `draining`. OVERLOADED of a limit: which `limit` was passed (`rate`, `concurrency` or `queue`), and
+   * the `position` that there would have been in line, counted from 1; from a broker also the `tenant`.
    */
   readonly details?: Readonly<Record<string, unknown>>;
 }

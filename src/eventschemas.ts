@@ -5,7 +5,14 @@
  * not compile before it is described here. They are open: what a later version adds still fits, so a subscriber that
  * validates need not be upgraded first.
  */
-import { type EventPayloads, type EventType, type LogLevel, PROTOCOL_VERSION } from '../actors/events.ts';
+import {
+  type EventPayloads,
+  type EventType,
+  type LogLevel,
+  PROTOCOL_VERSION,
+  type Redacted,
+} from '../actors/events.ts';
+import type { AuditRecord } from './session/audit.ts';
 
 /** The part of JSON Schema that is used here. */
 export interface JsonSchema {
@@ -13,11 +20,12 @@ export interface JsonSchema {
   readonly $id?: string;
   readonly title?: string;
   readonly description?: string;
-  readonly type?: 'object' | 'string' | 'number' | 'integer' | 'boolean';
+  readonly type?: 'object' | 'array' | 'string' | 'number' | 'integer' | 'boolean';
   readonly const?: string | number;
   readonly enum?: readonly string[];
   readonly pattern?: string;
   readonly minimum?: number;
+  readonly items?: JsonSchema;
   readonly properties?: Readonly<Record<string, JsonSchema>>;
   readonly required?: readonly string[];
 }
@@ -57,6 +65,11 @@ interface Fields<V> {
   /** What is not here may be missing: also what is `unknown`, because JSON has no undefined. */
   readonly required: readonly (keyof V & string)[];
 }
+interface List<I> {
+  readonly type: 'array';
+  readonly description: string;
+  readonly items: Fields<I>;
+}
 type Shape<V> = unknown extends V
   ? Anything
   : [V] extends [string]
@@ -65,7 +78,9 @@ type Shape<V> = unknown extends V
       ? Quantity
       : [V] extends [boolean]
         ? Flag
-        : Fields<V>;
+        : [V] extends [readonly (infer I)[]]
+          ? List<I>
+          : Fields<V>;
 
 const ms = (description: string): Quantity => ({ type: 'number', minimum: 0, description });
 const count = (description: string): Quantity => ({ type: 'integer', minimum: 0, description });
@@ -91,6 +106,21 @@ const CALL_ID = {
     'Names the call: `<executionId>/<index>`. Sleeps are counted too, so an index may be left out.',
 } as const;
 
+/** `text`: what is not shown. */
+const redacted = (text: string): Fields<Redacted> => ({
+  type: 'object',
+  description: `Only with \`redactEvents\`: what is left of ${text}.`,
+  properties: {
+    bytes: count('Its length, as UTF-8.'),
+    hash: {
+      type: 'string',
+      pattern: '^[A-Za-z0-9_-]{43}$',
+      description: 'HMAC-SHA-256 of it, keyed with the seed of the execution, in base64url.',
+    },
+  },
+  required: ['bytes', 'hash'],
+});
+
 const PAYLOADS: { readonly [T in EventType]: Fields<EventPayloads[T]> } = {
   session_init: {
     type: 'object',
@@ -101,7 +131,10 @@ const PAYLOADS: { readonly [T in EventType]: Fields<EventPayloads[T]> } = {
   stdout: {
     type: 'object',
     description: 'The script wrote with `console.log` and its kin.',
-    properties: { chunk: text('The text, its newline included.') },
+    properties: {
+      chunk: text("The text, its newline included. Redacted: ''."),
+      redacted: redacted('the text'),
+    },
     required: ['chunk'],
   },
   log: {
@@ -109,7 +142,8 @@ const PAYLOADS: { readonly [T in EventType]: Fields<EventPayloads[T]> } = {
     description: 'The script wrote with `console.debug`, `info`, `warn`, `error` or `trace`.',
     properties: {
       level: { type: 'string', enum: LEVELS, description: 'How grave it is.' },
-      message: text('The text.'),
+      message: text("The text. Redacted: ''."),
+      redacted: redacted('the text'),
     },
     required: ['level', 'message'],
   },
@@ -119,7 +153,8 @@ const PAYLOADS: { readonly [T in EventType]: Fields<EventPayloads[T]> } = {
     properties: {
       callId: CALL_ID,
       toolName: text('The tool, as the script wrote it.'),
-      args: { description: 'The arguments, any JSON. Missing if there are none.' },
+      args: { description: 'The arguments, any JSON. Missing if there are none, or redacted.' },
+      redacted: redacted('the JSON of the arguments'),
     },
     required: ['callId', 'toolName'],
   },
@@ -153,13 +188,19 @@ const PAYLOADS: { readonly [T in EventType]: Fields<EventPayloads[T]> } = {
     description: 'The execution ended. Its last event.',
     properties: {
       ok: flag('True if the script returned.'),
-      result: { description: 'What it returned, any JSON. Missing if it returned nothing, or failed.' },
+      result: {
+        description: 'What it returned, any JSON. Missing if it returned nothing, failed, or is redacted.',
+      },
       error: {
         type: 'object',
         description: 'Why it failed. Missing if it returned.',
-        properties: { code: code('One of the codes of README, "Results".'), message: text('For people.') },
+        properties: {
+          code: code('One of the codes of README, "Results".'),
+          message: text("For people. Redacted: ''."),
+        },
         required: ['code', 'message'],
       },
+      redacted: redacted('the JSON of the result, or of the message of the error'),
       stats: {
         type: 'object',
         description: 'What it used.',
@@ -237,4 +278,84 @@ export const eventSchemas: EventSchemas = {
   types: Object.fromEntries(
     (Object.keys(PAYLOADS) as EventType[]).map((type) => [type, schemaOf(type)]),
   ) as EventSchemas['types'],
+};
+
+// ---- the audit -------------------------------------------------------------------------------------------
+
+const OUTCOMES: readonly AuditRecord['outcome'][] = ['completed', 'not_started', 'unknown'];
+const ISOLATIONS = Object.keys({
+  process: true,
+  execution: true,
+  context: true,
+  realm: true,
+} satisfies Record<AuditRecord['isolation'], true>) as readonly AuditRecord['isolation'][];
+const id = (description: string): Text<string> => ({ type: 'string', pattern: ID_PATTERN, description });
+
+const AUDIT: Fields<AuditRecord> = {
+  type: 'object',
+  description: 'An execution that has ended.',
+  properties: {
+    at: ms('When it ended, in ms since the epoch, by the clock of its broker.'),
+    namespace: id('The namespace.'),
+    session: id('The session. Missing for a run without one.'),
+    execution: id('The execution.'),
+    tenant: text('On whose behalf it was.'),
+    scriptSha256: {
+      type: 'string',
+      pattern: '^[0-9a-f]{64}$',
+      description: 'SHA-256 of the script as UTF-8, in hex.',
+    },
+    scriptBytes: count('Length of the script as UTF-8.'),
+    isolation: { type: 'string', enum: ISOLATIONS, description: 'How it was kept apart from others.' },
+    tools: {
+      type: 'array',
+      description: 'The tools that it called, those with the most calls first; at most 100.',
+      items: {
+        type: 'object',
+        description: 'Calls of a tool.',
+        properties: {
+          name: text('The canonical name; `(invalid)` for all that are no names.'),
+          calls: count('Calls of it.'),
+          completed: count('Those that returned.'),
+          failed: count('Those that failed, or were refused.'),
+          unknown: count('Those of which nobody knows what they did.'),
+          notStarted: count('Those that were not made before the execution ended.'),
+        },
+        required: ['name', 'calls', 'completed', 'failed', 'unknown', 'notStarted'],
+      },
+    },
+    toolCalls: count('Calls of all tools.'),
+    outcome: { type: 'string', enum: OUTCOMES, description: 'What is certain about it.' },
+    code: code('The code of the error, or `OK`.'),
+    durationMs: ms('From its first placement on a runtime to its end, in ms; 0 if it was never placed.'),
+    queueMs: ms('From its acceptance to its first placement, or to its end, in ms.'),
+    attempts: count('Times that it was offered to a runtime.'),
+    runtime: id('The runtime that it was on at its end. Missing if it was on none.'),
+    broker: id('The broker that committed its end.'),
+  },
+  required: [
+    'at',
+    'namespace',
+    'execution',
+    'tenant',
+    'scriptSha256',
+    'scriptBytes',
+    'isolation',
+    'tools',
+    'toolCalls',
+    'outcome',
+    'code',
+    'durationMs',
+    'queueMs',
+    'attempts',
+    'broker',
+  ],
+};
+
+/** The records of the audit, as a JSON Schema of draft 2020-12. Open, as those of events are. */
+export const auditSchema: JsonSchema = {
+  $schema: DRAFT,
+  $id: 'urn:enclave-actors:audit:1',
+  title: 'audit',
+  ...AUDIT,
 };

@@ -32,7 +32,8 @@ export class Fallback {
   ): Promise<ExecutionResult<T>> {
     // Workers are started when they are needed first: the cluster may never be away.
     this.#enclave ??= new Enclave(this.#config);
-    const { labels: _, limits: given, ...rest } = options;
+    // Its events are the caller's alone: they are neither published nor stored.
+    const { labels: _, redactEvents: _shown, limits: given, ...rest } = options;
     return this.#enclave.run<T>(code, {
       ...rest,
       isolation,

@@ -5,6 +5,7 @@ export {
   type ExecutionEvent,
   type LogLevel,
   PROTOCOL_VERSION,
+  type Redacted,
 } from '../actors/events.ts';
 export { createWorkerPoolAdapter, type WorkerPoolAdapter } from './adapter.ts';
 export type { RedisSource } from './backends.ts';
@@ -24,10 +25,12 @@ export { EnclaveClient, type EnclaveClientOptions, type ReconnectionOptions } fr
 export { Enclave, type EnclaveConfig, type EnclaveStats, type RunOptions } from './enclave.ts';
 export { EnclavePool, type EnclavePoolOptions } from './enclavepool.ts';
 export { EnclaveError, type ErrorCode, type ExecutionError, type Outcome } from './errors.ts';
-export { type EventSchemas, eventSchemas, type JsonSchema } from './eventschemas.ts';
+export { auditSchema, type EventSchemas, eventSchemas, type JsonSchema } from './eventschemas.ts';
 export type { FallbackOption } from './fallback.ts';
 export type { NatsSource } from './natssource.ts';
+export type { AuditSink } from './ops/audit.ts';
 export {
+  type AdmissionOptions,
   type Limits,
   type ResolvedLimits,
   type ResolvedSessionLimits,
@@ -35,6 +38,7 @@ export {
   recommendedPoolSize,
   type SessionLimitOptions,
   type SystemOptions,
+  type TenantOptions,
   type WorkerPoolOptions,
   type Workload,
 } from './options.ts';
@@ -53,6 +57,7 @@ export { EnclaveRuntime, type EnclaveRuntimeOptions, type RuntimeWorkerPool } fr
 export type { Isolation } from './sandbox/messages.ts';
 export type { PoolStats, WorkerStats } from './sandbox/pool.ts';
 export type { Containment } from './sandbox/process.ts';
+export type { AuditedTool, AuditRecord } from './session/audit.ts';
 export {
   type BrokerInfo,
   type CreateSystemOptions,

@@ -6,7 +6,8 @@ import { createWorkerPoolAdapter } from './adapter.ts';
 import type { BusSource } from './backends.ts';
 import type { Clock } from './clock.ts';
 import { nearBus } from './nearbus.ts';
-import { logBroker, logPool } from './ops/logs.ts';
+import { type AuditSink, auditor } from './ops/audit.ts';
+import { childOf, logBroker, logPool } from './ops/logs.ts';
 import { MeteredStore } from './ops/meteredstore.ts';
 import { meterBroker, meterCommits, meterLosses, meterRuntime } from './ops/metrics.ts';
 import type { ResolvedSystemOptions } from './options.ts';
@@ -26,6 +27,8 @@ export interface NodeContext {
   readonly subjects: Subjects;
   readonly settings: ResolvedSystemOptions;
   readonly logger: Logger | undefined;
+  /** Show scripts, arguments and results in lines of the level `debug`. */
+  readonly logContent: boolean;
   readonly metrics: Registry | undefined;
 }
 
@@ -35,6 +38,10 @@ export interface BrokerParts {
   readonly tools: ToolRegistry;
   readonly routing: Routing;
   readonly autoscaling: Autoscaling | undefined;
+  /** Keep what scripts write, pass to tools and return out of all events. */
+  readonly redactEvents: boolean;
+  /** Where records of executions go; undefined: none are made. */
+  readonly audit: AuditSink | undefined;
   /** By which the broker tells the time, which is written down and read by others. */
   readonly clock: Clock;
 }
@@ -47,15 +54,24 @@ export class BrokerNode {
   readonly #stopMetrics: () => void;
 
   constructor(id: string, context: NodeContext, parts: BrokerParts) {
-    const { tools, routing, autoscaling } = parts;
-    const { bus, clock, subjects, settings, logger, metrics: registry } = context;
+    const { tools, routing, autoscaling, redactEvents } = parts;
+    const { bus, clock, subjects, settings, logger, logContent, metrics: registry } = context;
     const now = (): number => clock.monotonic();
     const store =
       registry === undefined ? parts.store : new MeteredStore(parts.store, now, meterCommits(registry));
-    const census = { statuses: () => this.broker.statuses(), waiting: () => this.broker.waiting };
+    const census = {
+      statuses: () => this.broker.statuses(),
+      waiting: () => this.broker.waiting,
+      hears: () => bus.connected,
+    };
     const metrics = registry && meterBroker(registry, census, now);
     const losses = registry && meterLosses(registry);
-    const log = logger === undefined ? undefined : logBroker(logger, id);
+    const log = logger === undefined ? undefined : logBroker(logger, id, { content: logContent });
+    const own = bus.connect(id);
+    const audit =
+      parts.audit === undefined
+        ? undefined
+        : auditor(parts.audit, own, subjects, logger && childOf(logger, { broker: id }));
     this.#settings = settings;
     this.#stopMetrics = () => metrics?.stop();
     this.provider = new ToolProvider({
@@ -68,7 +84,7 @@ export class BrokerNode {
     });
     this.broker = new Broker({
       id,
-      bus: nearBus(bus.connect(id), this.provider),
+      bus: nearBus(own, this.provider),
       store,
       clock: parts.clock,
       subjects,
@@ -87,6 +103,8 @@ export class BrokerNode {
       hibernateAfterMs: settings.hibernateAfterMs,
       scanMs: settings.scanIntervalMs,
       maxSessions: settings.maxSessions,
+      maxConcurrentSessions: settings.maxConcurrentSessions,
+      admission: settings.admission,
       maxRuns: settings.maxRuns,
       routing,
       autoscaling,
@@ -98,7 +116,10 @@ export class BrokerNode {
         placementTimeoutMs: settings.placementTimeoutMs,
       },
       losses,
+      redactEvents,
+      audit: audit !== undefined,
       onNotice: (notice) => {
+        if (notice.type === 'execution.audited') return audit?.(notice.record);
         log?.(notice);
         metrics?.notice(notice);
       },

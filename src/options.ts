@@ -244,6 +244,111 @@ function checkRecord(value: unknown, path: string): void {
 
 // ---- systems ---------------------------------------------------------------------------------------------
 
+/** What one tenant gets at each broker. */
+export interface TenantOptions {
+  /** Its share beside others where several wait: for room in a runtime, and there for a worker. Default 1; 0.001 to 1,000. */
+  readonly weight?: number | undefined;
+  /** Executions that it may have at one broker, those that wait included. Default: that of all tenants. 1 to 1,000,000. Over it: OVERLOADED. */
+  readonly maxConcurrent?: number | undefined;
+  /** Executions that it may begin a second at one broker. Default: that of all tenants. 0.001 to 1,000,000. Over it: OVERLOADED. */
+  readonly ratePerSecond?: number | undefined;
+  /** How many of them at once, after a time without any. Default: that of all tenants if the rate is theirs, else a second's worth, at least 1. 1 to 1,000,000. */
+  readonly burst?: number | undefined;
+}
+
+/** What a broker takes on. Each broker counts for itself: two brokers take on twice as much. */
+export interface AdmissionOptions {
+  /** Of every tenant that does not have its own: executions at once. 1 to 1,000,000. Default: no limit. */
+  readonly maxConcurrent?: number | undefined;
+  /** Of every tenant that does not have its own: executions begun a second. 0.001 to 1,000,000. Default: no limit. */
+  readonly ratePerSecond?: number | undefined;
+  /** Of every tenant that does not have its own. Default: a second's worth, at least 1. 1 to 1,000,000. */
+  readonly burst?: number | undefined;
+  /** Executions that wait at a broker for room in a runtime, of all tenants. No tenant has more of them than are still free, times its weight: one alone gets half. Default 2,000; 1 to 1,000,000. Over it: OVERLOADED. */
+  readonly maxWaiting?: number | undefined;
+  /** By name; at most 10,000. `default` is whoever names none. */
+  readonly tenants?: Readonly<Record<string, TenantOptions>> | undefined;
+}
+
+const TENANT_RULES = {
+  weight: { default: 1, min: 0.001, max: 1_000, unit: 'ratio' },
+  maxConcurrent: { default: 0, min: 1, max: 1_000_000, unit: 'count' },
+  ratePerSecond: { default: 0, min: 0.001, max: 1_000_000, unit: 'ratio' },
+  burst: { default: 0, min: 1, max: 1_000_000, unit: 'count' },
+} as const satisfies Record<keyof TenantOptions, NumberRule>;
+
+const ADMISSION_RULES = {
+  maxConcurrent: TENANT_RULES.maxConcurrent,
+  ratePerSecond: TENANT_RULES.ratePerSecond,
+  burst: TENANT_RULES.burst,
+  maxWaiting: { default: 2_000, min: 1, max: 1_000_000, unit: 'count' },
+} as const satisfies Record<Exclude<keyof AdmissionOptions, 'tenants'>, NumberRule>;
+
+const MAX_TENANTS = 10_000;
+const MAX_TENANT_LENGTH = 256;
+
+/** What one tenant gets; undefined where it is not limited. */
+export interface ResolvedTenant {
+  readonly weight: number;
+  readonly maxConcurrent: number | undefined;
+  readonly ratePerSecond: number | undefined;
+  /** At least 1. */
+  readonly burst: number;
+}
+
+export interface ResolvedAdmission {
+  readonly maxWaiting: number;
+  /** Of those that have no rules of their own. */
+  readonly others: ResolvedTenant;
+  readonly tenants: ReadonlyMap<string, ResolvedTenant>;
+}
+
+/** Resolve what a broker takes on. Throws INVALID_ARGUMENT naming the key. */
+export function resolveAdmission(given: AdmissionOptions = {}, path = 'admission'): ResolvedAdmission {
+  checkRecord(given, path);
+  const { tenants = {}, ...all } = given;
+  const { maxWaiting, ...numbers } = resolveNumbers(ADMISSION_RULES, all, path);
+  if (given.burst !== undefined && given.ratePerSecond === undefined)
+    throw invalidArgument(`${path}.burst`, 'needs a ratePerSecond');
+  const others = tenantOf({ ...numbers, weight: TENANT_RULES.weight.default });
+  checkRecord(tenants, `${path}.tenants`);
+  const names = Object.keys(tenants);
+  if (names.length > MAX_TENANTS)
+    throw invalidArgument(`${path}.tenants`, `must be at most ${MAX_TENANTS}, not ${names.length}`);
+  const resolved = new Map<string, ResolvedTenant>();
+  for (const name of names) {
+    const key = `${path}.tenants.${name}`;
+    if (name === '' || name.length > MAX_TENANT_LENGTH)
+      throw invalidArgument(key, `its name must be 1 to ${MAX_TENANT_LENGTH} characters`);
+    const own = tenants[name] ?? {};
+    const ownRate = own.ratePerSecond !== undefined;
+    if (own.burst !== undefined && !ownRate && others.ratePerSecond === undefined)
+      throw invalidArgument(`${key}.burst`, 'needs a ratePerSecond');
+    const base = { ...numbers, weight: TENANT_RULES.weight.default };
+    // A burst belongs to the rate that it was said with.
+    resolved.set(
+      name,
+      tenantOf(resolveNumbers(TENANT_RULES, own, key, ownRate ? { ...base, burst: 0 } : base)),
+    );
+  }
+  return { maxWaiting, others, tenants: resolved };
+}
+
+/** 0 stands for what was not said. */
+function tenantOf({
+  weight,
+  maxConcurrent,
+  ratePerSecond,
+  burst,
+}: Record<keyof TenantOptions, number>): ResolvedTenant {
+  return {
+    weight,
+    maxConcurrent: maxConcurrent === 0 ? undefined : maxConcurrent,
+    ratePerSecond: ratePerSecond === 0 ? undefined : ratePerSecond,
+    burst: burst === 0 ? Math.max(1, Math.ceil(ratePerSecond)) : burst,
+  };
+}
+
 /** How a system of this process is made up, and what bounds its sessions. */
 export interface SystemOptions {
   /** The first word of every subject and key: the tenant boundary. `[A-Za-z0-9_-]{1,64}`. Default `'default'`. */
@@ -282,6 +387,14 @@ export interface SystemOptions {
   readonly maxEvents?: number | undefined;
   /** Sessions with an actor in one broker. Default 100,000; 1 to 10,000,000. Over it: OVERLOADED. */
   readonly maxSessions?: number | undefined;
+  /**
+   * Sessions with an actor at all brokers of the namespace together, those that were closed or have expired not
+   * counted; those that hibernate have none. At the limit no session is created, and none is woken for a client:
+   * OVERLOADED. One that has work is taken up all the same. 1 to 10,000,000. Default: no limit.
+   */
+  readonly maxConcurrentSessions?: number | undefined;
+  /** What a broker takes on for each tenant. Default: no limits but `maxWaiting`. */
+  readonly admission?: AdmissionOptions | undefined;
 }
 
 export const SYSTEM_RULES = {
@@ -300,13 +413,18 @@ export const SYSTEM_RULES = {
   keepExecutions: { default: 32, min: 1, max: 10_000, unit: 'count' },
   maxEvents: { default: 10_000, min: 10, max: 1_000_000, unit: 'count' },
   maxSessions: { default: 100_000, min: 1, max: 10_000_000, unit: 'count' },
-} as const satisfies Record<Exclude<keyof SystemOptions, 'namespace' | 'pool' | 'limits'>, NumberRule>;
+  maxConcurrentSessions: { default: 0, min: 1, max: 10_000_000, unit: 'count' },
+} as const satisfies Record<
+  Exclude<keyof SystemOptions, 'namespace' | 'pool' | 'limits' | 'admission'>,
+  NumberRule
+>;
 
 export type ResolvedSystemOptions = { readonly [K in keyof typeof SYSTEM_RULES]: number } & {
   readonly namespace: string;
   readonly limits: ResolvedSessionLimits;
   /** Of each runtime's pool. */
   readonly pool: WorkerPoolOptions;
+  readonly admission: ResolvedAdmission;
 };
 
 /** Options of a system that are no numbers and are checked where they are used. */
@@ -326,12 +444,15 @@ const SYSTEM_PARTS = [
   'isolation',
   'logger',
   'registry',
+  'logContent',
+  'redactEvents',
+  'audit',
 ];
 
 /** Resolve a system's options. Throws INVALID_ARGUMENT naming the key. */
 export function resolveSystemOptions(given: SystemOptions): ResolvedSystemOptions {
   checkRecord(given, 'options');
-  const { namespace = 'default', pool = {}, limits, ...others } = given;
+  const { namespace = 'default', pool = {}, limits, admission, ...others } = given;
   if (typeof namespace !== 'string' || !/^[A-Za-z0-9_-]{1,64}$/.test(namespace))
     throw invalidArgument('options.namespace', 'must be 1 to 64 of A-Z, a-z, 0-9, _ and -');
   const numbers = Object.fromEntries(
@@ -347,7 +468,13 @@ export function resolveSystemOptions(given: SystemOptions): ResolvedSystemOption
       `${resolvedLimits.memoryBytes} is more than pool.maxWorkerMemory (${maxWorkerMemory}), which holds for the whole worker process`,
     );
   }
-  return { ...resolved, namespace, limits: resolvedLimits, pool: { ...pool, poolSize } };
+  return {
+    ...resolved,
+    namespace,
+    limits: resolvedLimits,
+    pool: { ...pool, poolSize },
+    admission: resolveAdmission(admission, 'options.admission'),
+  };
 }
 
 function sessionDefaults(maxWorkerMemory: number): ResolvedSessionLimits {

@@ -41,11 +41,18 @@ export interface CreateSession {
   readonly isolation: Isolation;
   readonly durability: Durability;
   readonly maxConcurrentExecutions: number;
+  /** Keep what its scripts write, pass to tools and return out of its events. Default false. An older broker does not know it, and shows them. */
+  readonly redactEvents?: boolean | undefined;
+  /** On whose behalf: what its executions count for. Undefined: {@link DEFAULT_TENANT}. */
+  readonly tenant?: string | undefined;
   /** The first `state`, as JSON of an object. */
   readonly state: string;
 }
 
 export type Durability = 'none' | 'session';
+
+/** Whose executions those are that were made on nobody's behalf. */
+export const DEFAULT_TENANT = 'default';
 
 /** What an execution of a session may use: what a run may, and what only sessions have. */
 export type SessionLimits = ResolvedSessionLimits;
@@ -71,6 +78,8 @@ export interface RunScript {
   readonly labels: Readonly<Record<string, string>>;
   /** Publish its events, as those of a session named like the execution. */
   readonly events: boolean;
+  /** As that of {@link CreateSession}. */
+  readonly redactEvents?: boolean | undefined;
   /** Where the result is told (at most once) if it is not in the answer: {@link ResultTold}. */
   readonly tell: string;
 }
@@ -227,6 +236,8 @@ export interface SessionInfoAnswer {
   readonly state: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly durability: Durability;
+  /** On whose behalf it is. Undefined from an older broker. */
+  readonly tenant?: string | undefined;
   /** The executions that are remembered, oldest first. */
   readonly executions: readonly { readonly id: string; readonly status: ExecutionStatus }[];
 }
@@ -279,6 +290,8 @@ export interface Ping {
 export interface Offer {
   readonly t: 'offer';
   readonly session: string;
+  /** True if `session` is the home of a broker's stateless runs: nobody succeeds it. */
+  readonly home?: boolean | undefined;
   readonly epoch: number;
   readonly attempt: string;
   readonly execution: string;
@@ -292,6 +305,8 @@ export interface Offer {
   readonly isolation: Isolation;
   /** Isolates are kept for it and shared with nobody else. Undefined: the session. */
   readonly tenant?: string | undefined;
+  /** The tenant on whose share it waits for a worker, and how large that share is beside others. Undefined from an older broker: what isolates are kept for, and 1. */
+  readonly share?: { readonly name: string; readonly weight: number } | undefined;
   /** It is suspected of having killed a worker: nothing else may be aboard its worker. */
   readonly alone: boolean;
   /** An earlier attempt had been handed something: limits of CPU and wall time are tripled. */
@@ -360,6 +375,8 @@ export interface CallTool {
   /** `session/execution/index`: the idempotency key. */
   readonly key: string;
   readonly session: string;
+  /** True if `session` is the home of a broker's stateless runs: nobody succeeds it. */
+  readonly home?: boolean | undefined;
   readonly execution: string;
   readonly index: number;
   /** As the script wrote it. */

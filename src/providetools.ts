@@ -7,6 +7,7 @@ import { systemClock } from './clock.ts';
 import { invalidArgument } from './errors.ts';
 import { memberOf } from './member.ts';
 import type { NatsSource } from './natssource.ts';
+import { childOf, logLink, logUntaken } from './ops/logs.ts';
 import { meterLosses, meterProcess } from './ops/metrics.ts';
 import { ID, subjectsOf } from './subjects.ts';
 import type { Tool } from './tools/define.ts';
@@ -79,15 +80,17 @@ export async function provideTools(
     id: options.id,
   });
   const { namespace, id } = member;
-  const log = logger?.child({ provider: id });
+  const log = logger === undefined ? undefined : childOf(logger, { provider: id });
+  const logDropped = logUntaken(log);
   const losses = metrics && meterLosses(metrics);
   const link = await NatsLink.open({
     ...member.nats,
     onError: (error, subject) => {
       losses?.dropped('unreadable');
-      log?.error({ err: error, subject }, 'a message could not be handled');
+      logDropped(error, subject);
     },
   });
+  link.onStatus(logLink(log));
   let draining = false;
   const stopMetrics =
     metrics && meterProcess(metrics, { bus: () => link.connected, draining: () => draining });

@@ -18,6 +18,7 @@
  * enclave.<ns>.provider.<id>.heartbeat     provider → every broker
  * enclave.<ns>.provider.probe              owner, broker → every provider
  * enclave.<ns>.client.<id>.result          owner → client
+ * enclave.<ns>.audit                       broker → observers
  * enclave.<ns>.deadletter
  * ```
  */
@@ -59,6 +60,8 @@ export interface Subjects {
   providerHeartbeat(id: string): string;
   readonly providerProbe: string;
   clientResult(id: string): string;
+  /** A record of every execution that ended. */
+  readonly audit: string;
   readonly deadletter: string;
 }
 
@@ -84,6 +87,7 @@ export function subjectsOf(namespace: string): Subjects {
     providerHeartbeat: (id) => `${root}.provider.${id}.heartbeat`,
     providerProbe: `${root}.provider.probe`,
     clientResult: (id) => `${root}.client.${id}.result`,
+    audit: `${root}.audit`,
     deadletter: `${root}.deadletter`,
   };
 }

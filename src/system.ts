@@ -14,8 +14,9 @@ import { EnclaveError, invalidArgument } from './errors.ts';
 import { type Member, memberOf } from './member.ts';
 import type { NatsSource } from './natssource.ts';
 import { BrokerNode, type NodeContext, RuntimeNode } from './nodes.ts';
+import { type AuditSink, checkAudit } from './ops/audit.ts';
 import type { Checks } from './ops/health.ts';
-import { logStore } from './ops/logs.ts';
+import { logLink, logStore, logUntaken } from './ops/logs.ts';
 import { meterDeadLetters, meterProcess } from './ops/metrics.ts';
 import {
   type ResolvedSystemOptions,
@@ -65,8 +66,14 @@ export interface CreateSystemOptions extends SystemOptions, RoutingOptions {
   readonly tools?: readonly Tool[] | ToolRegistry | undefined;
   /** How far executions of different sessions are kept apart where a session does not say. Default `'context'`. */
   readonly isolation?: Isolation | undefined;
-  /** A pino logger. Default: silent. Script text and tool arguments are never logged. */
+  /** A pino logger. Default: silent. See OBSERVABILITY.md for its lines and their levels. */
   readonly logger?: Logger | undefined;
+  /** Show scripts, arguments of tools and results in lines of the level `debug`: for development. Default false: no line holds them. */
+  readonly logContent?: boolean | undefined;
+  /** Keep what scripts write, pass to tools and return out of all events of this process's brokers. Default false: sessions and runs say it themselves. */
+  readonly redactEvents?: boolean | undefined;
+  /** Make a record of every execution that ends here, publish it, and write it to this logger or stream; `true`: only publish it. Default: no records. See OBSERVABILITY.md. */
+  readonly audit?: AuditSink | undefined;
   /** A prom-client registry that gets the `enclave_*` metrics. Default: none. */
   readonly registry?: Registry | undefined;
 }
@@ -124,16 +131,17 @@ export class System implements AsyncDisposable {
   /** @internal Use {@link createSystem}. */
   constructor(made: Made) {
     const { settings, options, tools, bus, store, keeping, member } = made;
-    const { logger, registry, labels = {}, isolation = 'context' } = options;
+    const { logger, logContent = false, registry, labels = {}, isolation = 'context' } = options;
+    const { redactEvents = false, audit } = options;
     this.#made = made;
     const clock = this.#clock;
     const subjects = subjectsOf(settings.namespace);
-    const context: NodeContext = { bus, clock, subjects, settings, logger, metrics: registry };
+    const context: NodeContext = { bus, clock, subjects, settings, logger, logContent, metrics: registry };
     const routing = resolveRouting(options);
     const autoscaling = keeping?.autoscaling;
     // Brokers of several machines must agree on the time that they write down.
     if (store !== undefined && options.redis !== undefined) this.#wall = new StoreClock(clock, store.store);
-    const parts = { tools, routing, autoscaling, clock: this.#wall ?? clock };
+    const parts = { tools, routing, autoscaling, redactEvents, audit, clock: this.#wall ?? clock };
     this.#brokers = namesOf('broker', settings.brokers, made).map(
       (id) => new BrokerNode(id, context, { ...parts, store: (store as StoreSource).store }),
     );
@@ -365,6 +373,14 @@ export function checkSystemOptions(options: CreateSystemOptions): void {
     throw invalidArgument('options.roles', 'a system within one process needs both roles');
   checkIsolation(options.isolation, 'options.isolation');
   checkObservers(options, 'options');
+  checkAudit(options.audit, 'options.audit');
+  if (!broker && options.audit !== undefined)
+    throw invalidArgument('options.audit', "only a process with the role 'broker' ends executions");
+  if (!broker && options.redactEvents === true)
+    throw invalidArgument('options.redactEvents', "only a process with the role 'broker' publishes events");
+  for (const key of ['redactEvents', 'logContent'] as const)
+    if (options[key] !== undefined && typeof options[key] !== 'boolean')
+      throw invalidArgument(`options.${key}`, 'must be true or false');
   resolveSystemOptions(options);
   resolveRouting(options);
   toolsOf(options.tools);
@@ -389,10 +405,12 @@ export async function createSystem(options: CreateSystemOptions = {}): Promise<S
   const settings = resolveSystemOptions({ ...options, namespace: member?.namespace ?? options.namespace });
   const tools = toolsOf(options.tools);
   const noteDropped = registry && meterDeadLetters(registry);
-  const bus = await openBus(member?.nats, (error, subject) => {
+  const logDropped = logUntaken(logger);
+  const onError = (error: unknown, subject: string): void => {
     noteDropped?.('unreadable');
-    logger?.error({ err: error, subject }, 'a message could not be taken in');
-  });
+    logDropped(error, subject);
+  };
+  const bus = await openBus(member?.nats, onError, logLink(logger));
   let store: StoreSource | undefined;
   let system: System | undefined;
   try {

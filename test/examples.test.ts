@@ -132,6 +132,17 @@ const EXPECTED: Readonly<Record<string, readonly RegExp[]>> = {
     /runtime +exit code 0/,
     /broker +exit code 0/,
   ],
+  '17-traces.ts': [
+    /^order +[\d.]+ ms$/,
+    /^ {2}enclave\.execute +[\d.]+ ms$/,
+    /^ {4}enclave\.execution +[\d.]+ ms$/,
+    /^ {6}enclave\.attempt +[\d.]+ ms$/,
+    /^ {8}enclave\.worker +[\d.]+ ms$/,
+    /^ {6}enclave\.call +[\d.]+ ms {2}stock\.count$/,
+    /^ {8}enclave\.tool +[\d.]+ ms {2}stock\.count$/,
+    /^ {10}select from stock +[\d.]+ ms$/,
+    /^traces +1$/,
+  ],
   'demo.ts': [
     ...AGENT,
     ...HOSTILE,

@@ -24,14 +24,25 @@
  *  B9  `publish` is at most once: a message may be lost, by a cut connection or a slow reader, and MUST NOT be
  *      thought delivered. It MUST NOT throw because nobody listens.
  *  B10 A message's body is data that both sides treat as immutable: a backend may pass it by reference.
+ *  B11 A request's `trace` SHOULD reach the handler beside the body, and MUST NOT change what becomes of the request:
+ *      what would not fit with it goes without. For a request without one nothing is sent. Else tracing would cost those
+ *      who do not trace, or break what works without it.
  */
 
 /** JSON data. Bytes are counted as those of its JSON text, or as at most a few per cent fewer. */
 export type Body = object;
 
+/** A place in a trace, as the headers of W3C Trace Context. A backend hands over nothing that is not well-formed. */
+export interface TraceHeaders {
+  readonly traceparent: string;
+  readonly tracestate?: string | undefined;
+}
+
 export interface Message {
   readonly subject: string;
   readonly body: Body;
+  /** Of a request: what whoever asked does it for. Undefined or missing: that is not traced. */
+  readonly trace?: TraceHeaders | undefined;
   /** Answer a request. Undefined if nobody waits for an answer. What is too large is refused as by `publish`. */
   readonly respond: ((body: Body) => void) | undefined;
 }
@@ -58,9 +69,13 @@ export interface Subscription {
 export interface RequestOptions {
   /** Longest wait for the answer, in ms; 1 to 600,000. */
   readonly timeoutMs: number;
+  /** See B11. Default: none. */
+  readonly trace?: TraceHeaders | undefined;
 }
 
 export interface Bus {
+  /** What carries the messages, as traces name it. Default: this process. */
+  readonly system?: string | undefined;
   /** Largest body, in bytes. */
   readonly maxPayloadBytes: number;
   /** Send and forget (B9). Throws {@link BusError} PAYLOAD_TOO_LARGE, CLOSED or BAD_SUBJECT. */

@@ -136,7 +136,7 @@ class MemoryBus implements Bus {
     this.#check(subject, body);
     const receivers = this.#core.interest.match(subject);
     if (receivers.length === 0) return;
-    const message: Message = { subject, body, respond: undefined };
+    const message: Message = { subject, body, trace: undefined, respond: undefined };
     for (const receiver of receivers) this.#send(receiver, message);
   }
 
@@ -155,7 +155,7 @@ class MemoryBus implements Bus {
       });
       for (const receiver of receivers) {
         const respond = (answer: Body): void => receiver.bus.#reply(this, pending, answer);
-        this.#send(receiver, { subject, body, respond });
+        this.#send(receiver, { subject, body, trace: options.trace, respond });
       }
     });
   }

@@ -11,10 +11,12 @@ import type { ExecutionEvent } from '../../actors/events.ts';
 import { EnclaveError } from '../errors.ts';
 import type { Accepted, Cancelled, SessionCommand } from '../protocol.ts';
 import type { ExecutionResult } from '../result.ts';
+import { type OpenSpan, tracing } from '../traces.ts';
 import type { ClientContext } from './context.ts';
 import { type EventReader, readEvents } from './events.ts';
 import { ResultPoll } from './poll.ts';
 import { parseResult, refusedResult } from './results.ts';
+import { clientSpan, endSpan } from './spans.ts';
 
 /** An execution under way. Iterating over it gives its events, from `session_init` to `final`, once each and in order. */
 export interface ExecutionHandle<T = unknown> extends AsyncIterable<ExecutionEvent> {
@@ -54,6 +56,8 @@ export class Run implements ExecutionHandle {
   readonly #poll: ResultPoll;
   readonly #readers = new Set<EventReader>();
   readonly #stopWatching: () => void;
+  /** Undefined where nobody traces. */
+  readonly #span: OpenSpan | undefined;
   #resolve: (result: ExecutionResult) => void = () => undefined;
   #accept: () => void = () => undefined;
   #refuse: (error: EnclaveError) => void = () => undefined;
@@ -65,6 +69,11 @@ export class Run implements ExecutionHandle {
     this.#context = context;
     this.#options = options;
     this.id = options.command.execution;
+    if (tracing()) {
+      const subject = context.subjects.sessionCmd(options.session);
+      const attributes = { 'enclave.session.id': options.session };
+      this.#span = clientSpan(context.bus, 'enclave.execute', subject, this.id, attributes);
+    }
     this.#result = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -129,6 +138,7 @@ export class Run implements ExecutionHandle {
     try {
       const { value } = await this.#context.requests.command<Accepted>(session, command, {
         stop: (acted) => this.#hasEnded() || (this.#cancelled !== undefined && !acted),
+        trace: this.#span?.headers,
       });
       this.#acknowledged(value);
     } catch (error) {
@@ -168,6 +178,7 @@ export class Run implements ExecutionHandle {
     this.#state = 'ended';
     this.#poll.stop();
     this.#stopWatching();
+    endSpan(this.#span, result);
     for (const reader of this.#readers) this.#release(reader);
     this.#resolve(result);
   }

@@ -11,6 +11,8 @@ export class Inbox {
   readonly subject: string;
   readonly #bus: Bus;
   readonly #listeners = new Map<string, Set<Listener>>();
+  /** What was told of expected executions, by execution and then by session. */
+  readonly #expected = new Map<string, Map<string, string>>();
   #subscription: Subscription | undefined;
 
   constructor(bus: Bus, subject: string) {
@@ -35,6 +37,24 @@ export class Inbox {
     };
   }
 
+  /**
+   * Keep what is told of an execution before it is known where it runs: its result may overtake the answer that says
+   * so. `end` lets go of it.
+   */
+  expect(execution: string): {
+    readonly told: (session: string) => string | undefined;
+    readonly end: () => void;
+  } {
+    const results = new Map<string, string>();
+    this.#expected.set(execution, results);
+    return {
+      told: (session) => results.get(session),
+      end: () => {
+        if (this.#expected.get(execution) === results) this.#expected.delete(execution);
+      },
+    };
+  }
+
   /** How many executions somebody listens to. */
   get size(): number {
     return this.#listeners.size;
@@ -43,11 +63,13 @@ export class Inbox {
   close(): void {
     this.#subscription?.unsubscribe();
     this.#listeners.clear();
+    this.#expected.clear();
   }
 
   #take({ body }: Message): void {
     const { session, execution, result } = body as Partial<ResultTold>;
     if (typeof session !== 'string' || typeof execution !== 'string' || typeof result !== 'string') return;
+    this.#expected.get(execution)?.set(session, result);
     for (const listener of [...(this.#listeners.get(keyOf(session, execution)) ?? [])]) listener(result);
   }
 }

@@ -41,6 +41,10 @@ export interface SpawnOptions {
   readonly durability?: Durability | undefined;
   /** Executions that run at once; further ones wait. Default 1; 1 to 64. */
   readonly maxConcurrentExecutions?: number | undefined;
+  /** Keep what its scripts write, pass to tools and return out of its events, published and stored: lengths and hashes are left. Default false, unless its broker does so with all. See EVENTS.md. */
+  readonly redactEvents?: boolean | undefined;
+  /** On whose behalf: 1 to 256 characters. What its executions count for where brokers limit tenants or share room between them. Isolates are the session's own whatever this is. Default `'default'`. */
+  readonly tenant?: string | undefined;
 }
 
 export interface ExecuteOptions {
@@ -66,7 +70,7 @@ export interface RunOptions {
   readonly limits?: SessionLimitOptions | undefined;
   /** Ends the run as CANCELLED when it is aborted. */
   readonly signal?: AbortSignal | undefined;
-  /** On whose behalf: 1 to 256 characters. Isolates are kept per tenant and never shared between tenants. Default: one tenant for all who name none. */
+  /** On whose behalf: 1 to 256 characters. Isolates are kept per tenant and never shared between tenants, and brokers may limit what a tenant gets. Default: one tenant for all who name none, which limits know as `'default'`. */
   readonly tenant?: string | undefined;
   /** The only tools that this script may call, by name. Default: all. */
   readonly tools?: readonly string[] | undefined;
@@ -76,6 +80,8 @@ export interface RunOptions {
   readonly isolation?: Isolation | undefined;
   /** Called with the events of the execution, in order, while it happens; at most once each, and what is lost on the way is not sent again. */
   readonly onEvent?: ((event: ExecutionEvent) => void) | undefined;
+  /** Keep what the script writes, passes to tools and returns out of its events, as a session's. Default false. */
+  readonly redactEvents?: boolean | undefined;
   /** Seeds `Math.random` in the script. Default: a random seed. */
   readonly seed?: string | number | undefined;
 }
@@ -109,9 +115,22 @@ const SPAWN_KEYS = [
   'state',
   'durability',
   'maxConcurrentExecutions',
+  'tenant',
+  'redactEvents',
 ];
 const EXECUTE_KEYS = ['input', 'commandId', 'issuedAt', 'limits', 'signal', 'seed'];
-const RUN_KEYS = ['input', 'limits', 'signal', 'tenant', 'tools', 'labels', 'isolation', 'onEvent', 'seed'];
+const RUN_KEYS = [
+  'input',
+  'limits',
+  'signal',
+  'tenant',
+  'tools',
+  'labels',
+  'isolation',
+  'onEvent',
+  'redactEvents',
+  'seed',
+];
 const DURABILITIES: readonly Durability[] = ['none', 'session'];
 const MAX_TENANT_LENGTH = 256;
 const MIN_TTL_MS = 1_000;
@@ -135,7 +154,8 @@ export function resolveSpawn(options: SpawnOptions, defaults: ClientDefaults): S
       "'realm' needs durability 'none': what scripts leave behind in a realm that they share is not replayed",
     );
   }
-  const { maxConcurrentExecutions = 1, ttlMs } = options;
+  const { maxConcurrentExecutions = 1, ttlMs, tenant } = options;
+  checkTenant(tenant);
   if (ttlMs !== undefined && ttlMs !== 0)
     checkWhole(ttlMs, MIN_TTL_MS, MAX_TTL_MS, 'options.ttlMs', '0 (never), or ');
   checkWhole(maxConcurrentExecutions, 1, MAX_CONCURRENT, 'options.maxConcurrentExecutions');
@@ -147,6 +167,8 @@ export function resolveSpawn(options: SpawnOptions, defaults: ClientDefaults): S
     isolation,
     durability,
     maxConcurrentExecutions,
+    redactEvents: flagOf(options.redactEvents, 'options.redactEvents'),
+    tenant,
     state: stateJson(options.state, limits.maxStateBytes),
   };
 }
@@ -176,9 +198,7 @@ export function resolveRun(code: string, options: RunOptions, defaults: ClientDe
   if (typeof code !== 'string') throw invalidArgument('code', `must be a string, not ${typeof code}`);
   checkKeys(options, RUN_KEYS, 'options');
   const { tenant = '', onEvent, signal } = options;
-  const named = options.tenant === undefined || (typeof tenant === 'string' && tenant !== '');
-  if (!named || tenant.length > MAX_TENANT_LENGTH)
-    throw invalidArgument('options.tenant', `must be a string of 1 to ${MAX_TENANT_LENGTH} characters`);
+  checkTenant(options.tenant);
   if (onEvent !== undefined && typeof onEvent !== 'function')
     throw invalidArgument('options.onEvent', 'must be a function');
   checkSignal(signal, 'options.signal');
@@ -192,6 +212,7 @@ export function resolveRun(code: string, options: RunOptions, defaults: ClientDe
     tools: toolsOf(options.tools),
     labels: labelsOf(options.labels, 'options.labels'),
     events: onEvent !== undefined,
+    redactEvents: flagOf(options.redactEvents, 'options.redactEvents'),
   };
 }
 
@@ -226,6 +247,12 @@ export function checkId(id: unknown, key: string): void {
   if (typeof id !== 'string' || !ID.test(id)) throw invalidArgument(key, ID_RULE);
 }
 
+function checkTenant(tenant: unknown): void {
+  if (tenant === undefined) return;
+  if (typeof tenant !== 'string' || tenant === '' || tenant.length > MAX_TENANT_LENGTH)
+    throw invalidArgument('options.tenant', `must be a string of 1 to ${MAX_TENANT_LENGTH} characters`);
+}
+
 function checkFrom({ fromSeq, signal }: EventsOptions): void {
   if (fromSeq !== undefined) checkWhole(fromSeq, 1, Number.MAX_SAFE_INTEGER, 'options.fromSeq');
   checkSignal(signal, 'options.signal');
@@ -234,6 +261,12 @@ function checkFrom({ fromSeq, signal }: EventsOptions): void {
 function checkWhole(value: unknown, min: number, max: number, key: string, or = ''): void {
   if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max)
     throw invalidArgument(key, `must be ${or}a whole number from ${min} to ${max}, not ${String(value)}`);
+}
+
+/** Undefined for false, which is what it is where nothing is said. */
+function flagOf(value: boolean | undefined, key: string): true | undefined {
+  if (value !== undefined && typeof value !== 'boolean') throw invalidArgument(key, 'must be true or false');
+  return value === true ? true : undefined;
 }
 
 function toolsOf(tools: readonly string[] | undefined): readonly string[] | undefined {

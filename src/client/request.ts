@@ -10,7 +10,7 @@
  *      it, or an owner said what became of it.
  *  R5  Everything that waits ends when the client closes, and none waits longer than `timeoutMs`.
  */
-import { type Body, type Bus, BusError } from '../bus/bus.ts';
+import { type Body, type Bus, BusError, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import { EnclaveError, isErrorCode, type Outcome } from '../errors.ts';
 import type { Activated, ActivateSession, AskSession, ReplyError, SessionCommand } from '../protocol.ts';
@@ -40,6 +40,8 @@ export interface CommandOptions {
   readonly otherwise?: 'session_info' | 'session_result' | undefined;
   /** Asked before each sending; `acted`: an earlier one may have been acted on. True: give up, as CANCELLED. */
   readonly stop?: ((acted: boolean) => boolean) | undefined;
+  /** What it is asked for. Default: that is not traced. */
+  readonly trace?: TraceHeaders | undefined;
 }
 
 /** What came back from one sending. */
@@ -99,7 +101,7 @@ export class Requests {
         if (options.stop?.(doubt.acted) === true)
           throw new EnclaveError('CANCELLED', 'It was cancelled before anybody took it on');
         const subject = this.#subjects.sessionCmd(session);
-        const heard = await this.#send<T>(subject, command, patience, doubt, session);
+        const heard = await this.#send<T>(subject, command, patience, doubt, session, options.trace);
         let atLeastMs = 0;
         if (heard.kind === 'answer') return { value: heard.value, epoch: heard.epoch, unowned: false };
         if (heard.kind === 'refused') atLeastMs = this.#patienceFor(session, heard.error, doubt);
@@ -183,6 +185,7 @@ export class Requests {
     patience: Patience,
     doubt: Doubt,
     session: string,
+    trace?: TraceHeaders,
   ): Promise<Heard<T>> {
     const acted = doubt.acted;
     if (this.#closed) throw new EnclaveError('CLOSED', 'The client was closed');
@@ -191,7 +194,7 @@ export class Requests {
     doubt.acted = true;
     try {
       const heard = this.#hear<T>(
-        await this.#held(this.#bus.request(subject, body, { timeoutMs }), timeoutMs),
+        await this.#held(this.#bus.request(subject, body, { timeoutMs, trace }), timeoutMs),
         session,
       );
       if (heard.kind === 'refused') doubt.acted = acted || heard.error.outcome === 'unknown';

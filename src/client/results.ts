@@ -19,11 +19,13 @@ export function refusedResult(
   executionId: string,
   error: EnclaveError,
 ): ExecutionResult<never> {
-  const { retryAfterMs } = error.details;
+  const { retryAfterMs, ...details } = error.details;
   const shown = executionError(error.code, {
     message: error.message,
     outcome: error.outcome,
     ...(typeof retryAfterMs === 'number' ? { retryAfterMs } : {}),
+    // What was passed, and the place in line.
+    ...(error.code === 'OVERLOADED' && typeof details.limit === 'string' ? { details } : {}),
   });
   return unstartedResult(executionId, shown, clock.now());
 }

@@ -2,14 +2,16 @@
  * A stateless run, as a client sees it through: asked for once, waited for, and never sent again while it may run.
  */
 import type { ExecutionEvent } from '../../actors/events.ts';
-import { BusError } from '../bus/bus.ts';
+import { BusError, type TraceHeaders } from '../bus/bus.ts';
 import { EnclaveError, isErrorCode } from '../errors.ts';
 import type { Reply, ReplyError, RunScript, RunTaken } from '../protocol.ts';
 import type { ExecutionResult } from '../result.ts';
+import { tracing } from '../traces.ts';
 import { Patience } from './backoff.ts';
 import type { ClientContext } from './context.ts';
 import { ResultPoll } from './poll.ts';
 import { parseResult, refusedResult } from './results.ts';
+import { clientSpan, endSpan } from './spans.ts';
 
 export interface StatelessRun {
   readonly script: RunScript;
@@ -33,18 +35,38 @@ const PASSING: readonly string[] = ['UNAVAILABLE', 'OVERLOADED', 'FENCED'];
 
 /** Never rejects: what went wrong is a failed result, which says what is certain. */
 export async function runStateless(context: ClientContext, run: StatelessRun): Promise<ExecutionResult> {
+  if (!tracing()) return seeThrough(context, run, undefined);
+  const { run: id, tenant } = run.script;
+  const attributes = tenant === '' ? {} : { 'enclave.tenant': tenant };
+  const span = clientSpan(context.bus, 'enclave.run', context.subjects.broker('run'), id, attributes);
+  try {
+    const result = await seeThrough(context, run, span.headers);
+    endSpan(span, result);
+    return result;
+  } finally {
+    span.end('UNAVAILABLE'); // Unless it has ended: then this does not count.
+  }
+}
+
+async function seeThrough(
+  context: ClientContext,
+  run: StatelessRun,
+  trace: TraceHeaders | undefined,
+): Promise<ExecutionResult> {
   const { script, signal, onEvent } = run;
   const stopEvents = onEvent === undefined ? undefined : await listen(context, script.run, onEvent);
+  const early = context.inbox.expect(script.run);
   try {
     if (signal?.aborted === true) {
       const message = 'The caller aborted the run before it began';
       return failed(context, script, new EnclaveError('CANCELLED', message));
     }
-    const sent = await send(context, run);
+    const sent = await send(context, run, trace);
     if (sent.kind === 'refused') return failed(context, script, sent.error);
-    const result = parseResult(sent.taken.result ?? '');
-    return result ?? (await wait(context, run, sent.taken.home));
+    const { home, result } = sent.taken;
+    return parseResult(result ?? early.told(home) ?? '') ?? (await wait(context, run, home));
   } finally {
+    early.end();
     stopEvents?.();
   }
 }
@@ -54,7 +76,11 @@ function failed(context: ClientContext, { run }: RunScript, error: EnclaveError)
 }
 
 /** Ask brokers until one takes it, or it is in doubt whether one did. */
-async function send(context: ClientContext, { script, takeTimeoutMs, signal }: StatelessRun): Promise<Sent> {
+async function send(
+  context: ClientContext,
+  { script, takeTimeoutMs, signal }: StatelessRun,
+  trace: TraceHeaders | undefined,
+): Promise<Sent> {
   const { bus, subjects, clock, closing } = context;
   const patience = new Patience(clock, takeTimeoutMs);
   let last: EnclaveError | undefined;
@@ -71,6 +97,7 @@ async function send(context: ClientContext, { script, takeTimeoutMs, signal }: S
     try {
       const reply = (await bus.request(subjects.broker('run'), script, {
         timeoutMs: TAKE_MS,
+        trace,
       })) as Reply<RunTaken>;
       if (reply.ok) return { kind: 'taken', taken: reply.value };
       last = refusal(reply.error);

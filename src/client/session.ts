@@ -44,6 +44,8 @@ export interface SessionInfo {
   /** As its last successful execution left it. */
   readonly state: unknown;
   readonly labels: Readonly<Record<string, string>>;
+  /** On whose behalf it is; `'default'` where nobody was named. Undefined if its broker is of an older release. */
+  readonly tenant?: string | undefined;
   readonly durability: Durability;
   /** The executions that are remembered, oldest first. */
   readonly executions: readonly { readonly id: string; readonly status: ExecutionStatus }[];

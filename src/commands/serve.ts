@@ -3,7 +3,7 @@ import { pathToFileURL } from 'node:url';
 import type { Logger } from 'pino';
 import { EnclaveBroker, type EnclaveBrokerOptions } from '../broker.ts';
 import { EnclaveError } from '../errors.ts';
-import { createLogger } from '../ops/logs.ts';
+import { childOf, createLogger, lineFile } from '../ops/logs.ts';
 import { createRegistry } from '../ops/metrics.ts';
 import { EnclaveRuntime, type EnclaveRuntimeOptions } from '../runtime.ts';
 import { isTool, type Tool } from '../tools/define.ts';
@@ -23,13 +23,18 @@ interface Node {
 }
 
 export async function serveBroker(
-  options: Omit<EnclaveBrokerOptions, 'tools'> & { readonly toolsFile: string | undefined },
+  options: Omit<EnclaveBrokerOptions, 'tools' | 'audit'> & {
+    readonly toolsFile: string | undefined;
+    /** `-` is the standard output. */
+    readonly auditFile: string | undefined;
+  },
   serve: ServeOptions,
 ): Promise<void> {
-  const { toolsFile, ...rest } = options;
-  const logger = createLogger(serve.logLevel);
+  const { toolsFile, auditFile, ...rest } = options;
+  const logger = childOf(createLogger(serve.logLevel), { role: 'broker' });
   const tools = toolsFile === undefined ? [] : await loadTools(toolsFile);
-  const broker = new EnclaveBroker({ ...rest, tools, logger, registry: createRegistry() });
+  const audit = auditFile === undefined ? undefined : openAudit(auditFile);
+  const broker = new EnclaveBroker({ ...rest, tools, audit, logger, registry: createRegistry() });
   const node: Node = {
     connect: () => broker.start(),
     listen: (port, host) => broker.listen(port, host),
@@ -40,7 +45,7 @@ export async function serveBroker(
 }
 
 export async function serveRuntime(options: EnclaveRuntimeOptions, serve: ServeOptions): Promise<void> {
-  const logger = createLogger(serve.logLevel);
+  const logger = childOf(createLogger(serve.logLevel), { role: 'runtime' });
   const runtime = new EnclaveRuntime({ ...options, logger, registry: createRegistry() });
   await serveNode('runtime', runtime, serve, logger);
 }
@@ -90,6 +95,15 @@ async function serveNode(
     throw error;
   }
   logger.info(`${what} is ready`);
+}
+
+/** Throws INVALID_ARGUMENT if it cannot be written to: better no broker than one that is thought to be audited. */
+function openAudit(file: string): ReturnType<typeof lineFile> {
+  try {
+    return lineFile(file);
+  } catch (error) {
+    throw new EnclaveError('INVALID_ARGUMENT', `--audit: ${file} cannot be opened`, { cause: error });
+  }
 }
 
 /** The tools of a module: its default export, or its export `tools`; an array of what `defineTool` makes. */

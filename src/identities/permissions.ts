@@ -20,7 +20,7 @@ import { ID, PROVIDERS, subjectsOf } from '../subjects.ts';
  * - `runtime`: takes offers made to it, reports on attempts, sends its own heartbeat.
  * - `provider`: advertises and serves tools, tells the ends of calls.
  * - `client`: asks brokers and owners, reads events, is told its own results.
- * - `observer`: reads events and fills gaps with `events_read`; nothing else.
+ * - `observer`: reads events and fills gaps with `events_read`, and hears the audit; nothing else.
  */
 export type Role = 'broker' | 'runtime' | 'provider' | 'client' | 'observer';
 
@@ -92,7 +92,7 @@ export function permissionsOf(role: Role, namespace: string, id: string): Permis
         [subjects.clientResult(id), everybodysEvents, inbox],
       );
     case 'observer':
-      return allow([subjects.broker('events_read')], [everybodysEvents, inbox]);
+      return allow([subjects.broker('events_read')], [everybodysEvents, subjects.audit, inbox]);
   }
 }
 

@@ -11,6 +11,8 @@
  *  A6  The first report goes along with the answer to the offer, if it comes while that is held back.
  *  A7  An owner that says nothing for {@link SILENT_MS} is asked whether it still wants the attempt: one that gave it up
  *      while nobody could reach us says that it does not.
+ *  A8  One whose owner nobody takes the place of is let go as soon as that one is gone: it would hold its place, and a
+ *      drain, for nothing.
  */
 import type { AttemptEnd, Delivery, ScriptItem } from '../../actors/attempt.ts';
 import type { Clock } from '../clock.ts';
@@ -19,6 +21,7 @@ import type { Losses } from '../losses.ts';
 import type { Offer, Report } from '../protocol.ts';
 import { Outbox, sizeOf } from './outbox.ts';
 import type { RunningAttempt, Sandbox, SandboxSpec } from './sandbox.ts';
+import type { AttemptSpans } from './spans.ts';
 
 /** What an attempt needs of its host. */
 export interface AttemptPort {
@@ -29,10 +32,14 @@ export interface AttemptPort {
   readonly losses?: Losses | undefined;
   /** Send it if possible. False only if it is larger than the bus carries. Never throws. */
   send(subject: string, report: Report): boolean;
+  /** Send it, and call `onNobody` if nobody hears it. Never throws. */
+  ask(subject: string, report: Report, onNobody: () => void): void;
   /** The bytes that are kept for the owner have changed by this much. */
   kept(bytes: number): void;
   /** Its script does not run any more. */
   ended(): void;
+  /** Nobody can want to know of it any more. */
+  orphaned(attempt: string): void;
 }
 
 const NOTHING: readonly ScriptItem[] = [];
@@ -44,8 +51,12 @@ export class Attempt {
   readonly id: string;
   readonly #execution: string;
   readonly #subject: string;
+  /** Nobody takes its owner's place. */
+  readonly #hasNoHeirs: boolean;
   readonly #port: AttemptPort;
   readonly #answer: HeldAnswer<Report>;
+  /** Undefined where nobody traces. */
+  readonly #spans: AttemptSpans | undefined;
   readonly #outbox = new Outbox();
   #running: RunningAttempt | undefined;
   /** `ended`: its script is over, and its owner has yet to acknowledge that. `gone`: nothing is told any more. */
@@ -66,12 +77,20 @@ export class Attempt {
   #over = false;
 
   /** `answer`: to the offer. */
-  constructor(offer: Offer, subject: string, port: AttemptPort, answer: HeldAnswer<Report>) {
+  constructor(
+    offer: Offer,
+    subject: string,
+    port: AttemptPort,
+    answer: HeldAnswer<Report>,
+    spans?: AttemptSpans,
+  ) {
     this.id = offer.attempt;
     this.#execution = offer.execution;
     this.#subject = subject;
+    this.#hasNoHeirs = offer.home === true;
     this.#port = port;
     this.#answer = answer;
+    this.#spans = spans;
     this.#epoch = offer.epoch;
     this.#received = offer.deliveries.length;
     this.#heardAt = port.clock.monotonic();
@@ -100,9 +119,11 @@ export class Attempt {
     return this.#outbox.size > 0;
   }
 
-  start(sandbox: Sandbox, spec: Omit<SandboxSpec, 'onReport' | 'onEnd'>): void {
+  start(sandbox: Sandbox, spec: Omit<SandboxSpec, 'onReport' | 'onEnd' | 'onSeated'>): void {
+    const spans = this.#spans;
     const running = sandbox.start({
       ...spec,
+      onSeated: spans === undefined ? undefined : (worker) => spans.seated(worker),
       onReport: (items, waiting) => this.#take(items, waiting),
       onEnd: (end) => this.#end(end),
     });
@@ -155,8 +176,8 @@ export class Attempt {
 
   /** Send again what was sent `ageMs` ago or earlier. Returns for how long its owner has been silent, in ms. */
   sweep(now: number, ageMs: number): number {
-    this.#resend(now, ageMs);
     const silentMs = now - this.#heardAt;
+    this.#resend(now, ageMs, silentMs >= SILENT_MS && this.#hasNoHeirs);
     if (silentMs >= SILENT_MS && this.#phase === 'running' && !this.owes) this.#ask();
     return silentMs;
   }
@@ -166,6 +187,7 @@ export class Attempt {
     const { running } = this;
     this.#phase = 'gone';
     this.#answer.drop();
+    this.#spans?.ended({ kind: 'stopped' });
     this.#port.kept(-this.#outbox.bytes);
     this.#outbox.clear();
     if (running) this.#leave()?.stop();
@@ -175,6 +197,7 @@ export class Attempt {
   abandon(): void {
     if (this.#phase !== 'running') return;
     this.#phase = 'ended';
+    this.#spans?.ended(LOST);
     this.#leave()?.stop();
     this.#flush(LOST);
   }
@@ -192,6 +215,7 @@ export class Attempt {
   #end(end: AttemptEnd): void {
     if (this.#phase !== 'running') return;
     this.#phase = 'ended';
+    this.#spans?.ended(end);
     if (end.kind === 'refused' && end.code === 'OVERLOADED') this.#port.losses?.overloaded('queue');
     this.#leave();
     this.#flush(end);
@@ -265,17 +289,19 @@ export class Attempt {
     }
     if (item === undefined && end?.kind !== 'returned') return false;
     const running = this.#phase === 'running';
+    const told = tooLarge(item, end);
     this.#phase = 'ended';
+    this.#spans?.ended(told);
     if (running) this.#leave()?.stop();
     this.#over = true;
-    this.#report(NOTHING, false, tooLarge(item, end), true);
+    this.#report(NOTHING, false, told, true);
     return true;
   }
 
   /** A7: what was acknowledged is answered whenever it comes, and is never taken in again. */
   #ask(): void {
     if (this.#n === 0) return;
-    this.#port.send(this.#subject, {
+    const report: Report = {
       t: 'report',
       attempt: this.id,
       execution: this.#execution,
@@ -285,11 +311,18 @@ export class Attempt {
       items: NOTHING,
       waiting: this.#waiting,
       end: undefined,
-    });
+    };
+    if (this.#hasNoHeirs)
+      this.#port.ask(this.#subject, report, () => this.#port.orphaned(this.id)); // A8
+    else this.#port.send(this.#subject, report);
   }
 
-  #resend(now: number, ageMs: number): void {
-    for (const report of this.#outbox.again(now, ageMs)) this.#port.send(this.#subject, report);
+  /** A8: `inDoubt` while there may be nobody to send it to. */
+  #resend(now: number, ageMs: number, inDoubt = false): void {
+    for (const report of this.#outbox.again(now, ageMs)) {
+      if (inDoubt) this.#port.ask(this.#subject, report, () => this.#port.orphaned(this.id));
+      else this.#port.send(this.#subject, report);
+    }
   }
 }
 

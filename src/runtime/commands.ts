@@ -40,7 +40,7 @@ export function commandOf(body: Body): RuntimeCommand | undefined {
 }
 
 function isOffer(body: Fields<Offer>): boolean {
-  const { session, execution, source, input, state, seed, startTime, limits, deliveries } = body;
+  const { session, execution, source, input, state, seed, startTime, limits, deliveries, share } = body;
   return (
     isId(session) &&
     [execution, source, input, state].every((text) => typeof text === 'string') &&
@@ -48,8 +48,14 @@ function isOffer(body: Fields<Offer>): boolean {
     typeof startTime === 'number' &&
     typeof limits === 'object' &&
     limits !== null &&
-    Array.isArray(deliveries)
+    Array.isArray(deliveries) &&
+    (share === undefined || isShare(share))
   );
+}
+
+function isShare(share: unknown): boolean {
+  const { name, weight } = (share ?? {}) as { readonly name?: unknown; readonly weight?: unknown };
+  return typeof name === 'string' && typeof weight === 'number' && weight > 0;
 }
 
 /** Ids become part of subjects. */

@@ -29,10 +29,12 @@ import type {
 import { answer, refusal, refuse } from '../replies.ts';
 import type { Subjects } from '../subjects.ts';
 import { Tombstones } from '../tombstones.ts';
+import { messageAttributes, tracing } from '../traces.ts';
 import { Attempt, type AttemptPort } from './attempt.ts';
 import { commandOf, isAckReports, isPing } from './commands.ts';
 import { Heartbeats } from './heartbeats.ts';
 import type { Sandbox, SandboxSpec } from './sandbox.ts';
+import { AttemptSpans } from './spans.ts';
 
 const MiB = 1024 * 1024;
 /** A replay makes up for time that was lost: it gets this many times the wall and CPU time of a first attempt. */
@@ -117,6 +119,11 @@ export class RuntimeHost {
       maxUnacknowledgedBytes,
       losses: options.losses,
       send: (subject, report) => this.#send(subject, report),
+      ask: (subject, report, onNobody) => this.#ask(subject, report, onNobody),
+      orphaned: (id) => {
+        const attempt = this.#attempts.get(id);
+        if (attempt !== undefined) this.#forget(attempt);
+      },
       kept: (bytes) => {
         this.#keptBytes += bytes;
       },
@@ -277,7 +284,15 @@ export class RuntimeHost {
     // An owner that cannot be told will offer another attempt: then this one must not run.
     const held = new HeldAnswer(accept, () => this.#forget(attempt));
     const subject = this.#subjects.sessionIn(offer.session, offer.attempt);
-    const attempt = new Attempt(offer, subject, this.#port, held);
+    const spans = tracing()
+      ? new AttemptSpans(
+          offer,
+          message.trace,
+          this.id,
+          messageAttributes(this.#bus, 'process', message.subject),
+        )
+      : undefined;
+    const attempt = new Attempt(offer, subject, this.#port, held, spans);
     this.#attempts.set(offer.attempt, attempt);
     this.#running++;
     this.#sweepLater();
@@ -313,6 +328,13 @@ export class RuntimeHost {
     return true;
   }
 
+  #ask(subject: string, report: Report, onNobody: () => void): void {
+    // Owners acknowledge reports in their own time: that there is no answer is the good one.
+    this.#bus.request(subject, report, { timeoutMs: this.#resendMs }).catch((error: unknown) => {
+      if (error instanceof BusError && error.code === 'NO_RESPONDERS') onNobody();
+    });
+  }
+
   #beat(labels: Readonly<Record<string, string>>, intervalMs: number): void {
     const heartbeat = {
       runtime: this.id,
@@ -345,7 +367,7 @@ export class RuntimeHost {
   }
 }
 
-function specOf(offer: Offer): Omit<SandboxSpec, 'onReport' | 'onEnd'> {
+function specOf(offer: Offer): Omit<SandboxSpec, 'onReport' | 'onEnd' | 'onSeated'> {
   const { limits, tenant = offer.session } = offer;
   const longer = (ms: number): number => Math.min(ms * REPLAY_FACTOR, MAX_TIME_MS);
   return {
@@ -357,6 +379,7 @@ function specOf(offer: Offer): Omit<SandboxSpec, 'onReport' | 'onEnd'> {
     seed: offer.seed,
     startTime: offer.startTime,
     tenantKey: tenant,
+    share: offer.share,
     // Measured: 1 µs for 2 KB of source.
     key: `${tenant}#${hash('sha1', offer.source, 'base64')}`,
     isolation: offer.isolation,

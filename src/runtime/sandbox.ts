@@ -22,6 +22,8 @@ export interface SandboxSpec {
   readonly startTime: number;
   /** Whose warm isolates it may use; never shown to the script. */
   readonly tenantKey: string;
+  /** On whose share it waits for a worker, and how large that is. Default: `tenantKey`'s, and 1. */
+  readonly share?: { readonly name: string; readonly weight: number } | undefined;
   /** Names the script for the count of its crashes. */
   readonly key: string;
   readonly isolation: Isolation;
@@ -35,6 +37,8 @@ export interface SandboxSpec {
    * by `deliver`, and waits for more. The array is the host's from then on and MUST NOT be changed.
    */
   readonly onReport: (items: readonly ScriptItem[], waiting: boolean) => void;
+  /** It was given to a worker of this name, for the first time or again. Default: nobody wants to know. A sandbox without workers calls nothing. */
+  readonly onSeated?: ((worker: string) => void) | undefined;
   /** How it ended: MUST be called exactly once, and nothing after it, unless it was stopped before. */
   readonly onEnd: (end: AttemptEnd) => void;
 }

@@ -32,6 +32,8 @@ export interface AttemptSpec {
   readonly startTime: number;
   /** Whose warm isolates it may use; never shown to the script. */
   readonly tenantKey: string;
+  /** On whose share it waits for a worker, and how large that is. Default: `tenantKey`'s, and 1. */
+  readonly share?: { readonly name: string; readonly weight: number } | undefined;
   /** Names the script for the count of its crashes and for what is known of its weight. */
   readonly key: string;
   readonly isolation: Isolation;
@@ -49,6 +51,8 @@ export interface AttemptSpec {
    * and waits for more; then `items` may be empty.
    */
   readonly onReport: (items: readonly ScriptItem[], waiting: boolean) => void;
+  /** It was given to a worker, for the first time or again. Default: nobody wants to know. */
+  readonly onSeated?: ((worker: string) => void) | undefined;
   /** How it ended (S2). May be called before the constructor returns: `refused`. */
   readonly onEnd: (end: AttemptEnd) => void;
 }

@@ -31,6 +31,12 @@ export const MAX_SLEEPS = 1_000;
 /** Evictions by others' faults after which an execution gets an isolate and a thread of its own. */
 const MAX_EVICTIONS = 2;
 
+/** Whose turn an execution takes, and how large that one's share is beside others. */
+export interface Share {
+  readonly name: string;
+  readonly weight: number;
+}
+
 export interface ExecutionSpec {
   readonly id: string;
   readonly source: string;
@@ -42,6 +48,8 @@ export interface ExecutionSpec {
   readonly maxStateBytes?: number | undefined;
   /** Whose isolates it may use; never shown. */
   readonly tenantKey: string;
+  /** On whose share it waits for a worker, and how large that is. Default: `tenantKey`'s, and 1. */
+  readonly share?: Share | undefined;
   /** Names the script for the count of its crashes. */
   readonly key: string;
   readonly isolation: Isolation;
@@ -58,6 +66,8 @@ export interface ExecutionSpec {
   readonly heavy: boolean;
   /** It turned out to need a thread of its own. */
   readonly onHeavy: () => void;
+  /** It was given to a worker, for the first time or again. Default: nobody wants to know. */
+  readonly onSeated?: ((worker: string) => void) | undefined;
   readonly owner: ExecutionOwner;
 }
 
@@ -147,6 +157,7 @@ export class Execution {
     }
     const first = this.#phase.at === 'waiting';
     this.#phase = { at: 'seated', seat };
+    spec.onSeated?.(seat.worker);
     this.#attempts++;
     this.journal.restart();
     this.#outgoing = []; // The start message brings them all.
@@ -391,8 +402,8 @@ export class Execution {
   // ---- ends that the host decides ------------------------------------------------------------------------
 
   /** End an execution that is not in a worker. */
-  refuse(code: ErrorCode, message: string, retryAfterMs?: number): void {
-    this.#fail({ ok: false, code, message, retryAfterMs });
+  refuse(code: ErrorCode, message: string, retryAfterMs?: number, details?: Failure['details']): void {
+    this.#fail({ ok: false, code, message, retryAfterMs, details });
   }
 
   /** End it now with what is known: its worker is being killed because of it, or everything closes. */

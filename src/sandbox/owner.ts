@@ -23,6 +23,8 @@ export interface Failure {
   readonly stack?: string | undefined;
   readonly outcome?: Outcome | undefined;
   readonly retryAfterMs?: number | undefined;
+  /** What the code's docs promise, as JSON data. */
+  readonly details?: Readonly<Record<string, unknown>> | undefined;
   /** Its worker was lost while it was alone aboard: the crash counts against it. */
   readonly counted?: boolean | undefined;
 }

@@ -147,6 +147,8 @@ export class WorkerPool {
       id: spec.id,
       tenant: spec.tenantKey,
       key: spec.key,
+      flow: spec.share?.name,
+      weight: spec.share?.weight,
       dedicated: spec.isolation === 'process',
       alone: spec.alone,
       at: performance.now(),
@@ -293,6 +295,7 @@ export class WorkerPool {
       effect.code,
       messages[effect.code],
       effect.code === 'CLOSED' ? undefined : Math.ceil(retryAfterMs),
+      effect.code === 'OVERLOADED' ? { limit: 'queue', position: effect.position } : undefined,
     );
     this.#forget(effect.id);
   }

@@ -3,6 +3,8 @@ import type { Delivery } from './messages.ts';
 
 /** An attempt's place in a worker. */
 export interface Seat {
+  /** The worker's name: that of its slot. */
+  readonly worker: string;
   readonly deliver: (deliveries: readonly Delivery[]) => void;
   /** Ask the worker to stop the script; it answers with `stopped`. */
   readonly cancel: () => void;

@@ -119,6 +119,7 @@ export class Slot {
     this.#machine.send({ type: 'execution.assigned' });
     const aboard: Aboard = { execution, attempt: 0 };
     const seat: Seat = {
+      worker: this.name,
       deliver: (deliveries) => this.process.send({ t: 'deliver', x: aboard.attempt, d: deliveries }),
       cancel: () => this.process.send({ t: 'cancel', x: aboard.attempt }),
       waiting: (waits) => this.#options.onWaiting(this, execution, waits),

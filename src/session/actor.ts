@@ -12,25 +12,29 @@
  */
 import type { ExecutionEvent } from '../../actors/events.ts';
 import { hasWork, isQuiet, nextWake, type SessionStateValue, sessionMachine } from '../../actors/session.ts';
-import type { Answer, SessionContext, SessionEvent, Surroundings } from '../../actors/sessiondata.ts';
+import type { Answer, Output, SessionContext, SessionEvent, Surroundings } from '../../actors/sessiondata.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Losses } from '../losses.ts';
-import type { ProviderMessage, Report, SessionLimits } from '../protocol.ts';
+import { DEFAULT_TENANT, type ProviderMessage, type Report, type SessionLimits } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { Subjects } from '../subjects.ts';
 import type { Acks } from './acks.ts';
+import type { Admission, Refused } from './admission.ts';
 import { Answers } from './answers.ts';
-import { Batch } from './batch.ts';
+import type { Audited, AuditRecord } from './audit.ts';
+import { Batch, type BatchOptions } from './batch.ts';
 import type { Directory } from './directory.ts';
 import { Effects } from './effects.ts';
 import { type Fact, newToolNames, readReport, type SessionTools } from './facts.ts';
 import { Holding } from './holding.ts';
 import type { ExecutionTexts, LiveExecution, LiveSession } from './live.ts';
-import type { Notify } from './notice.ts';
+import type { BrokerNotice, Notify } from './notice.ts';
 import type { Persistence } from './persistence.ts';
+import type { PlacementQueue } from './queue.ts';
 import { replayOf } from './replays.ts';
 import { withinLimits } from './reports.ts';
+import { ExecutionSpans } from './spans.ts';
 import { type SessionSnapshot, step } from './step.ts';
 
 /** Longest wait of a step that needs no haste, in ms, and the output that ends it, in UTF-16 units. */
@@ -50,12 +54,16 @@ export interface RunPlace {
 
 export interface SessionActorOptions {
   readonly id: string;
+  /** The broker that it lives in, as traces name it. Default: not named. */
+  readonly broker?: string | undefined;
   /** Of a stateless run, which is no session of its own. */
   readonly run?: RunPlace | undefined;
   readonly bus: Bus;
   readonly clock: Clock;
   readonly subjects: Subjects;
   readonly directory: Directory;
+  readonly queue: PlacementQueue;
+  readonly admission: Admission;
   readonly acks: Acks;
   readonly persistence: Persistence;
   /** True while its broker may act as the owner. */
@@ -70,9 +78,15 @@ export interface SessionActorOptions {
   readonly live: ReadonlyMap<string, LiveExecution>;
   readonly seq: number;
   readonly publishedSeq: number;
+  /** Keep what scripts write, pass and return out of events. Default false. */
+  readonly redactEvents?: boolean | undefined;
+  /** Tell an `execution.audited` of every execution that ends. Default false. */
+  readonly audit?: boolean | undefined;
   readonly onSilenced: (actor: SessionActor) => void;
   /** Its tombstone has served its time. */
   readonly onPurge: (actor: SessionActor) => void;
+  /** The session was closed, or has expired, and that is committed. Default: nobody wants to know. */
+  readonly onClosed?: (() => void) | undefined;
   /** An execution has ended, and its end is committed. `result` is JSON of an ExecutionResult. Default: nobody wants to know. */
   readonly onEnded?: ((execution: string, result: string) => void) | undefined;
   /** Told of what is committed. */
@@ -82,10 +96,14 @@ export interface SessionActorOptions {
 
 export class SessionActor {
   readonly id: string;
+  /** Whose executions these are: what they count for. */
+  readonly tenant: string;
   readonly persistence: Persistence;
   readonly #options: SessionActorOptions;
   readonly #live: LiveSession;
   readonly #effects: Effects;
+  readonly #spans: ExecutionSpans;
+  readonly #batchOptions: BatchOptions;
   readonly #answers = new Answers();
   readonly #holding: Holding;
   #snapshot: SessionSnapshot;
@@ -98,6 +116,8 @@ export class SessionActor {
   #scheduled = false;
   #releasing = false;
   #stopped = false;
+  /** The step that is worked out now is its turn to look for a runtime. */
+  #inTurn = false;
   #cancelLazy: (() => void) | undefined;
   #wake: { readonly at: number; readonly cancel: () => void } | undefined;
   #whenCommitted: (() => void)[] = [];
@@ -108,15 +128,35 @@ export class SessionActor {
     this.id = id;
     this.persistence = persistence;
     this.#options = options;
+    const { run: place, admission } = options;
+    const named = place === undefined ? options.snapshot.context.settings.tenant : place.tenant;
+    this.tenant = named === undefined || named === '' ? DEFAULT_TENANT : named;
     this.#snapshot = sessionMachine.resolveState(options.snapshot);
     this.#live = { state: options.state, executions: new Map(options.live) };
     this.#seq = seq;
-    this.#batch = new Batch(id, seq, this.#live);
+    this.#batchOptions = {
+      tenant: this.tenant,
+      redactEvents: options.redactEvents ?? false,
+      audited: options.audit === true ? this.#audited() : undefined,
+    };
+    this.#batch = new Batch(id, seq, this.#live, this.#batchOptions);
     const { bus, clock, subjects, directory, acks, leaseLeftMs, tools, isolation, publishedSeq, run } =
       options;
+    this.#spans = new ExecutionSpans({
+      session: id,
+      broker: options.broker,
+      tenant: this.tenant,
+      bus,
+      subject: () => (run === undefined ? subjects.sessionCmd(id) : subjects.broker('run')),
+      asked: (execution) => this.#live.executions.get(execution)?.trace,
+    });
+    for (const execution of this.#live.executions.keys()) this.#spans.begin(execution, true);
     this.#effects = new Effects({
+      spans: this.#spans,
       session: run?.home ?? id,
+      home: run === undefined ? undefined : true,
       tenant: run?.tenant,
+      share: () => ({ name: this.tenant, weight: admission.weightOf(this.tenant) }),
       events: run?.events === false ? undefined : id,
       epoch: persistence.epoch,
       bus,
@@ -143,6 +183,7 @@ export class SessionActor {
       },
       pass: (report) => this.#takeIn(report),
     });
+    for (const execution of this.context.executions) admission.hold(this.tenant, this.#keyOf(execution.id));
   }
 
   get context(): SessionContext {
@@ -212,6 +253,25 @@ export class SessionActor {
     });
   }
 
+  /** Whether a new execution may come in. 'known': it is no new one. Whoever was admitted is dismissed, unless it is taken in. */
+  admit(execution: string): 'known' | 'admitted' | Refused {
+    const { executions, finished, ended } = this.context;
+    const isIt = ({ id }: { readonly id: string }): boolean => id === execution;
+    // The machine answers for these, and begins nothing.
+    if (ended !== '' || executions.some(isIt) || finished.some(isIt)) return 'known';
+    return this.#options.admission.admit(this.tenant, this.#keyOf(execution));
+  }
+
+  /** It was admitted, and not taken in. */
+  dismiss(execution: string): void {
+    if (this.context.executions.some(({ id }) => id === execution)) return;
+    this.#options.admission.free(this.tenant, this.#keyOf(execution));
+  }
+
+  #keyOf(execution: string): string {
+    return `${this.id}/${execution}`;
+  }
+
   /** A command was refused as OVERLOADED. */
   noteFull(full: 'session' | 'mailbox'): void {
     this.#options.losses.overloaded(full);
@@ -245,9 +305,14 @@ export class SessionActor {
     this.#effects.hear(message);
   }
 
-  runtimesChanged(): void {
-    if (this.context.executions.some(({ phase }) => phase === 'placing'))
-      this.tell((around) => ({ type: 'runtimes.changed', ...around }));
+  /** There is room, and it is kept for this one until it has looked. False if that was not heard. */
+  turn(): boolean {
+    const { queue } = this.#options;
+    return this.tell(() => {
+      queue.take(this);
+      this.#inTurn = true;
+      return { type: 'runtimes.changed', ...this.#around(), behind: false };
+    });
   }
 
   /** A runtime's process seems to be gone. */
@@ -260,8 +325,10 @@ export class SessionActor {
   }
 
   #around(): Surroundings {
-    const { clock, directory } = this.#options;
-    return { now: clock.now(), fresh: clock.id(), runtimes: directory.view(), routing: directory.routing };
+    const { clock, directory, queue } = this.#options;
+    const behind = queue.isBehind(this);
+    const { routing } = directory;
+    return { now: clock.now(), fresh: clock.id(), runtimes: directory.view(), routing, behind };
   }
 
   // ---- steps ---------------------------------------------------------------------------------------------
@@ -292,19 +359,36 @@ export class SessionActor {
   }
 
   #step(event: SessionEvent): void {
-    const { directory, mayAct } = this.#options;
+    const { directory, queue, mayAct } = this.#options;
     const before = this.context;
     this.#snapshot = step(this.#snapshot, event);
     const { out } = this.context;
     this.#batch.collect(out, this.context, this.#arriving);
     if (event.type === 'execution.requested') this.#arriving = undefined;
+    for (const execution of out.accepted) this.#spans.begin(execution, false);
     const replay = replayOf(event, before, this.context);
     if (replay !== undefined)
       this.#batch.facts.push({ type: 'execution.replayed', session: this.id, ...replay });
     // Whoever looks for a runtime next sees that this one is taken.
-    for (const effect of out.effects) if (effect.type === 'offer') directory.noteOffer(effect.runtime, 1);
+    let offered = false;
+    for (const effect of out.effects) {
+      if (effect.type !== 'offer') continue;
+      directory.noteOffer(effect.runtime, 1);
+      offered = true;
+    }
+    this.#count(out);
+    queue.note(this, event.type === 'attempt.refused');
+    if (this.#inTurn) queue.taken(this, !offered);
+    this.#inTurn = false;
     // A1: calls of `read` tools need not wait.
     if (out.early.length > 0 && mayAct()) for (const effect of out.early) this.#effects.perform(effect);
+  }
+
+  /** What is here counts for its tenant. */
+  #count({ accepted, ended }: Output): void {
+    const { admission } = this.#options;
+    for (const id of accepted) admission.hold(this.tenant, this.#keyOf(id));
+    for (const { execution } of ended) admission.free(this.tenant, this.#keyOf(execution.id), true);
   }
 
   /** A4 */
@@ -322,7 +406,7 @@ export class SessionActor {
     this.#cancelLazy = undefined;
     const { context } = this;
     const batch = this.#batch;
-    this.#batch = new Batch(this.id, batch.seq, this.#live);
+    this.#batch = new Batch(this.id, batch.seq, this.#live, this.#batchOptions);
     this.#committing = true;
     const done = this.persistence.commit({
       value: this.status,
@@ -344,10 +428,11 @@ export class SessionActor {
   #committed(batch: Batch, ok: boolean): void {
     this.#committing = false;
     // It is so, whatever becomes of this owner.
-    if (ok) for (const fact of batch.facts) this.#options.notify(fact);
+    if (ok) for (const fact of batch.facts) this.#note(fact);
     if (this.#stopped) return;
     if (!ok || !this.#options.mayAct()) return this.silence(); // A3
     for (const committed of this.#whenCommitted.splice(0)) committed();
+    if (this.context.ended !== '') this.#options.onClosed?.();
     this.#seq = batch.seq;
     for (const execution of batch.journal.keys()) this.#live.executions.get(execution)?.journal.commit();
     this.#effects.carryOut(batch);
@@ -358,6 +443,14 @@ export class SessionActor {
     if (batch.purge) return this.#options.onPurge(this);
     if (this.#mailbox.length > 0) this.#schedule();
     this.#settle();
+  }
+
+  /** Tell what is committed. */
+  #note(fact: BrokerNotice): void {
+    if (fact.type === 'execution.ended') this.#spans.end(fact.execution, fact.outcome, fact.code);
+    else if (fact.type === 'execution.replayed')
+      this.#spans.event(fact.execution, 'enclave.replayed', { 'enclave.reason': fact.reason });
+    this.#options.notify(fact);
   }
 
   /** The time comes in by itself; whoever waits for the actor to have nothing to do is told. */
@@ -381,7 +474,34 @@ export class SessionActor {
 
   /** Publish what an owner before this one committed and may not have published. */
   republish(texts: readonly string[]): void {
-    this.#effects.publish(texts.map((text) => JSON.parse(text) as ExecutionEvent));
+    const events = texts.map((text) => JSON.parse(text) as ExecutionEvent);
+    this.#effects.publish(events);
+    if (this.#batchOptions.audited === undefined) return;
+    for (const { type, executionId } of events)
+      if (type === 'final' && executionId !== undefined) void this.#auditAgain(executionId);
+  }
+
+  /** The owner that committed it may not have told it. */
+  async #auditAgain(execution: string): Promise<void> {
+    try {
+      const text = await this.persistence.readField(`audit:${execution}`);
+      if (text === undefined || this.#stopped) return;
+      this.#options.notify({ type: 'execution.audited', record: JSON.parse(text) as AuditRecord });
+    } catch (error) {
+      this.#options.notify({ type: 'error', session: this.id, error });
+    }
+  }
+
+  #audited(): Audited {
+    const { run, broker = '', subjects, isolation } = this.#options;
+    const { namespace } = subjects;
+    return {
+      namespace,
+      broker,
+      session: run === undefined ? this.id : undefined,
+      tenant: this.tenant,
+      isolation,
+    };
   }
 
   /** Resolves when the commit under way is over. */
@@ -421,7 +541,11 @@ export class SessionActor {
 
   #stop(): void {
     this.#stopped = true;
+    const { queue, admission } = this.#options;
+    queue.leave(this);
+    for (const { id } of this.context.executions) admission.free(this.tenant, this.#keyOf(id));
     this.#effects.stop();
+    this.#spans.stop();
     this.#cancelLazy?.();
     this.#wake?.cancel();
     this.#mailbox = [];

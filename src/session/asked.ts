@@ -9,6 +9,7 @@
  *  Q3  A session's id cannot be the home of stateless runs.
  */
 import { checkIsolation, oneOf } from '../arguments.ts';
+import type { TraceHeaders } from '../bus/bus.ts';
 import { EnclaveError, invalidArgument } from '../errors.ts';
 import { resolveSessionLimits } from '../options.ts';
 import type {
@@ -41,11 +42,11 @@ const DURABILITIES: readonly Durability[] = ['none', 'session'];
 /** Answer a body that passes its check; else say what is wrong with it. */
 export function checked<T>(
   check: (body: unknown) => T,
-  answer: (asked: T) => Promise<Reply<unknown>>,
-): (body: unknown) => Promise<Reply<unknown>> {
-  return async (body) => {
+  answer: (asked: T, trace: TraceHeaders | undefined) => Promise<Reply<unknown>>,
+): (body: unknown, trace: TraceHeaders | undefined) => Promise<Reply<unknown>> {
+  return async (body, trace) => {
     const asked = attempt(() => check(body));
-    return asked.ok ? answer(asked.value) : asked;
+    return asked.ok ? answer(asked.value, trace) : asked;
   };
 }
 
@@ -94,6 +95,12 @@ export function createOf(body: unknown): CreateSession {
     'maxConcurrentExecutions',
     `must be 1 to ${MAX_CONCURRENT}`,
   );
+  must(
+    asked.tenant === undefined || (isText(asked.tenant) && asked.tenant.length <= MAX_TENANT_LENGTH),
+    'tenant',
+    `must be at most ${MAX_TENANT_LENGTH} characters`,
+  );
+  checkFlag(asked.redactEvents, 'redactEvents');
   must(isJsonObject(asked.state), 'state', 'must be JSON of an object');
   must(
     Buffer.byteLength(asked.state) <= limits.maxStateBytes,
@@ -121,6 +128,7 @@ export function runOf(body: unknown, subjects: Subjects): RunScript {
   toolNames(asked.tools);
   must(isLabels(asked.labels), 'labels', 'must be at most 64 strings of at most 256 characters');
   must(typeof asked.events === 'boolean', 'events', 'must be true or false');
+  checkFlag(asked.redactEvents, 'redactEvents');
   checkTell(asked.tell, subjects);
   return { ...(body as unknown as RunScript), limits };
 }
@@ -226,6 +234,10 @@ function given(value: unknown, key: string): void {
 function limitsOf(limits: unknown): CreateSession['limits'] {
   must(isRecord(limits), 'limits', 'must be an object');
   return resolveSessionLimits(limits, undefined, 'limits');
+}
+
+function checkFlag(value: unknown, key: string): void {
+  must(value === undefined || typeof value === 'boolean', key, 'must be true or false');
 }
 
 function toolNames(tools: unknown): void {

@@ -12,7 +12,7 @@
  *  O4  A report counts only if it comes from the runtime that the attempt was offered to. One that comes with the
  *      answer to the offer is as good as any other.
  */
-import { type Bus, BusError } from '../bus/bus.ts';
+import { type Bus, BusError, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Offer, OfferAnswer, ProbeAnswer, Reply, Report } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
@@ -65,6 +65,8 @@ export interface AttemptsOptions {
   /** True while the owner may speak, though the session's actor may have stopped. */
   readonly leaseHolds: () => boolean;
   readonly makeOffer: (execution: string, attempt: string) => Offer | undefined;
+  /** What an execution is offered for. Default: that is not traced. */
+  readonly trace?: ((execution: string) => TraceHeaders | undefined) | undefined;
   /** Committed deliveries of an execution after the first `count`. */
   readonly deliveries: (execution: string, count: number) => Offer['deliveries'];
   /** A report that came with the answer to the offer. */
@@ -102,7 +104,8 @@ export class Attempts {
     link.sent = offer.deliveries.length;
     let answer: Reply<OfferAnswer> | undefined;
     try {
-      const body = await bus.request(subjects.runtimeCmd(runtime), offer, { timeoutMs: ANSWER_MS });
+      const trace = this.#options.trace?.(execution);
+      const body = await bus.request(subjects.runtimeCmd(runtime), offer, { timeoutMs: ANSWER_MS, trace });
       answer = replyOf(body, isOfferAnswer);
     } catch (error) {
       if (!this.#current(link)) return;
@@ -121,7 +124,8 @@ export class Attempts {
       if (typeof report !== 'string') this.#options.onReport(report);
       return;
     }
-    directory.noteOffer(runtime, -1);
+    if (answer?.ok === false && answer.error.code === 'OVERLOADED') directory.noteFull(runtime);
+    else directory.noteOffer(runtime, -1);
     // Whatever it does: what it reports on an attempt that is not its own is not heard.
     if (answer === undefined)
       return this.#refused(link, 'NO_RUNTIME', `The runtime ${runtime} gave an answer that is none`);

@@ -4,7 +4,12 @@
  */
 
 import { isInDoubt } from '../../actors/ending.ts';
-import { type ExecutionEvent, PROTOCOL_VERSION } from '../../actors/events.ts';
+import {
+  type EventPayloads,
+  type EventType,
+  type ExecutionEvent,
+  PROTOCOL_VERSION,
+} from '../../actors/events.ts';
 import type {
   Answer,
   Ended,
@@ -14,14 +19,25 @@ import type {
   SessionEffect,
   StepEvent,
 } from '../../actors/sessiondata.ts';
+import { type Audited, auditRecord } from './audit.ts';
 import { SessionJournal } from './journal.ts';
-import type { ExecutionTexts, LiveSession } from './live.ts';
+import type { ExecutionTexts, LiveExecution, LiveSession } from './live.ts';
 import type { BrokerNotice } from './notice.ts';
+import { redactedPayload } from './redaction.ts';
 import { resultJson } from './results.ts';
 import { textOf } from './snapshot.ts';
 
 /** What is stored of an execution, each in a field `<name>:<execution>`. */
-const FIELDS = ['source', 'input', 'spec', 'result', 'ran', 'base'] as const;
+const FIELDS = ['source', 'input', 'spec', 'result', 'ran', 'base', 'audit'] as const;
+
+export interface BatchOptions {
+  /** On whose behalf the session is. */
+  readonly tenant: string;
+  /** Keep what scripts write, pass and return out of events. */
+  readonly redactEvents: boolean;
+  /** Make a record of every execution that ends. Undefined: none. */
+  readonly audited: Audited | undefined;
+}
 
 export class Batch {
   readonly effects: SessionEffect[] = [];
@@ -39,16 +55,18 @@ export class Batch {
   readonly #session: string;
   readonly #seq: number;
   readonly #live: LiveSession;
+  readonly #options: BatchOptions;
   #urgent = false;
   #dirty = false;
   #output = 0;
   #purge = false;
 
   /** `seq` is the number of the last event before this batch. */
-  constructor(session: string, seq: number, live: LiveSession) {
+  constructor(session: string, seq: number, live: LiveSession, options: BatchOptions) {
     this.#session = session;
     this.#seq = seq;
     this.#live = live;
+    this.#options = options;
   }
 
   /** Something must not happen before this is committed. */
@@ -100,10 +118,11 @@ export class Batch {
 
   #accept(id: string, texts: ExecutionTexts): void {
     this.#live.executions.set(id, { ...texts, base: undefined, journal: new SessionJournal() });
-    const { source, input, seed, limits } = texts;
+    const { source, input, seed, limits, trace } = texts;
     this.fields[`source:${id}`] = source;
     if (input !== '') this.fields[`input:${id}`] = input;
-    this.fields[`spec:${id}`] = `{"seed":[${seed.join()}],"limits":${textOf(limits)}}`;
+    const traced = trace === undefined ? '' : `,"trace":${JSON.stringify(trace)}`;
+    this.fields[`spec:${id}`] = `{"seed":[${seed.join()}],"limits":${textOf(limits)}${traced}}`;
   }
 
   #enter(execution: string, entry: JournalEntry): void {
@@ -124,9 +143,13 @@ export class Batch {
       sessionId: this.#session,
       seq: this.seq + 1,
       type,
-      payload,
+      payload: this.#options.redactEvents ? this.#redacted(type, payload, execution) : payload,
       executionId: execution,
     } as ExecutionEvent);
+  }
+
+  #redacted(type: EventType, payload: EventPayloads[EventType], execution: string): EventPayloads[EventType] {
+    return redactedPayload(type, payload, this.#live.executions.get(execution)?.seed ?? []);
   }
 
   /** Executions that began before keep the state that they began with. */
@@ -155,8 +178,18 @@ export class Batch {
     this.fields[`ran:${id}`] =
       `{"startTime":${startTime}${versions === undefined ? '' : `,"versions":${textOf(versions)}`}}`;
     this.fields[`base:${id}`] = live.base ?? this.#live.state;
-    this.#tellEnd(ended, live.journal, result);
+    this.#tellEnd(ended, live, result);
+    this.#audit(ended, live);
     this.#live.executions.delete(id);
+  }
+
+  /** It is stored beside the result, so that who takes the session over can tell it again. */
+  #audit(ended: Ended, live: LiveExecution): void {
+    const { audited } = this.#options;
+    if (audited === undefined) return;
+    const record = auditRecord(audited, ended, live);
+    this.fields[`audit:${ended.execution.id}`] = JSON.stringify(record);
+    this.facts.push({ type: 'execution.audited', record });
   }
 
   // ---- for the operator ----------------------------------------------------------------------------------
@@ -166,27 +199,28 @@ export class Batch {
     [, index, code, , , durationMs]: Extract<JournalEntry, readonly ['d', ...unknown[]]>,
     journal: SessionJournal | undefined,
   ): void {
-    const tool = journal?.callAt(index)?.name;
-    if (tool === undefined) return; // It was a sleep.
+    const call = journal?.callAt(index);
+    if (call === undefined) return; // It was a sleep.
     const outcome = code === '' ? 'completed' : code === 'OUTCOME_UNKNOWN' ? 'unknown' : 'failed';
     this.facts.push({
       type: 'tool.ended',
       session: this.#session,
       execution,
-      tool,
+      tool: call.name,
       outcome,
       code,
       durationMs,
+      args: call.args,
     });
   }
 
-  #tellEnd({ execution, at, end }: Ended, journal: SessionJournal, result: string): void {
+  #tellEnd({ execution, at, end }: Ended, { journal, source }: LiveExecution, result: string): void {
     const { id, acceptedAt, calls } = execution;
     const session = this.#session;
     // Calls that have no end of their own end with it.
     for (const open of calls) {
       const outcome = isInDoubt(open) ? 'unknown' : 'not_started';
-      const tool = journal.callAt(open.index)?.name ?? '';
+      const { name: tool = '', args = '' } = journal.callAt(open.index) ?? {};
       const durationMs = outcome === 'unknown' ? at - open.since : 0;
       this.facts.push({
         type: 'tool.ended',
@@ -196,6 +230,7 @@ export class Batch {
         outcome,
         code: 'CANCELLED',
         durationMs,
+        args,
       });
     }
     this.facts.push({
@@ -206,6 +241,8 @@ export class Batch {
       outcome: end.ok ? 'completed' : end.outcome,
       code: end.ok ? 'OK' : end.code,
       latencyMs: Math.max(0, at - acceptedAt),
+      tenant: this.#options.tenant,
+      source,
     });
   }
 }

@@ -10,17 +10,19 @@
  */
 import { waitingFor } from '../../actors/attempts.ts';
 import type { Routing } from '../../actors/routing.ts';
-import type { SessionStateValue } from '../../actors/session.ts';
+import { hasWork, type SessionStateValue } from '../../actors/session.ts';
 import type { SessionContext } from '../../actors/sessiondata.ts';
-import { type Bus, BusError, type Subscription } from '../bus/bus.ts';
+import { type Bus, BusError, type Subscription, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import { type Losses, UNCOUNTED } from '../losses.ts';
+import { type ResolvedAdmission, resolveAdmission } from '../options.ts';
 import type { Activated, ActivateSession, BrokerHeartbeat, Reply } from '../protocol.ts';
 import { success } from '../replies.ts';
 import type { Store } from '../store/store.ts';
 import { BROKERS, type Subjects } from '../subjects.ts';
 import { Acks } from './acks.ts';
 import type { SessionActor } from './actor.ts';
+import { Admission } from './admission.ts';
 import {
   activateOf,
   askOf,
@@ -41,9 +43,11 @@ import { Lease } from './lease.ts';
 import { Leaving } from './leaving.ts';
 import type { BrokerNotice } from './notice.ts';
 import { Ownership } from './ownership.ts';
+import { Places } from './places.ts';
 import { Queries } from './queries.ts';
+import { PlacementQueue } from './queue.ts';
 import { CODEC } from './release.ts';
-import { notNow, type Respond, responder } from './responses.ts';
+import { noPlace, notNow, type Respond, responder } from './responses.ts';
 import { Runs } from './runs.ts';
 import { Scan } from './scan.ts';
 import type { SnapshotCodec } from './snapshot.ts';
@@ -70,6 +74,10 @@ export interface BrokerOptions {
   readonly scanMs?: number | undefined;
   /** Sessions with an actor here. Default 100,000. Over it: OVERLOADED. */
   readonly maxSessions?: number | undefined;
+  /** Sessions with an actor at all brokers of the namespace, those that ended not counted. 0 or undefined: no limit. Over it: OVERLOADED. */
+  readonly maxConcurrentSessions?: number | undefined;
+  /** What it takes on for each tenant. Default: no limits but the default bound of what waits. */
+  readonly admission?: ResolvedAdmission | undefined;
   /** Stateless runs here at once. Default 10,000. Over it: OVERLOADED. */
   readonly maxRuns?: number | undefined;
   readonly settings?: CreationSettings | undefined;
@@ -79,6 +87,10 @@ export interface BrokerOptions {
   readonly autoscaling?: Autoscaling | undefined;
   /** @internal For tests, which pose as another release. Default: what this release reads and writes. */
   readonly snapshots?: SnapshotCodec | undefined;
+  /** Keep what scripts write, pass to tools and return out of all events. Default false: sessions and runs say it themselves. */
+  readonly redactEvents?: boolean | undefined;
+  /** Tell an `execution.audited` of every execution that ends. Default false. */
+  readonly audit?: boolean | undefined;
   /** Told of what is refused or dropped here. Default: nobody counts. */
   readonly losses?: Losses | undefined;
   /** Told of what an operator should know. */
@@ -120,6 +132,9 @@ export class Broker {
   readonly #creation: Creation;
   readonly #queries: Queries;
   readonly #scan: Scan;
+  readonly #queue: PlacementQueue;
+  readonly #admission: Admission;
+  readonly #places: Places;
   readonly #runs: Runs;
   readonly #autoscale: Autoscale | undefined;
   #subscriptions: Subscription[] = [];
@@ -130,16 +145,13 @@ export class Broker {
   constructor(options: BrokerOptions) {
     const { id, bus, store, clock, subjects, tool, settings, routing } = options;
     const { leaseTtlMs = DEFAULTS.leaseTtlMs, maxSessions = DEFAULTS.maxSessions } = options;
-    const { losses = UNCOUNTED } = options;
+    const { losses = UNCOUNTED, redactEvents = false, audit = false } = options;
     const isOpen = (): boolean => this.#state === 'open';
     const isClosed = (): boolean => this.#state === 'closed';
     const notify = (notice: BrokerNotice): void => this.#options.onNotice?.(notice);
     this.id = id;
     this.#options = options;
-    const onChange = (): void => {
-      for (const { actor } of this.#hosting.all()) actor.runtimesChanged();
-      this.#runs.runtimesChanged();
-    };
+    const onChange = (): void => this.#queue.changed();
     const dropped = new Dropped(clock, notify, losses);
     const onGone = (runtime: string): void => {
       for (const { actor } of this.#hosting.all()) actor.runtimeGone(runtime);
@@ -161,6 +173,15 @@ export class Broker {
       dropped,
     });
     this.directory = directory;
+    const rules = options.admission ?? resolveAdmission();
+    const queue: PlacementQueue = new PlacementQueue({
+      clock,
+      directory,
+      weightOf: (tenant) => admission.weightOf(tenant),
+    });
+    this.#queue = queue;
+    const admission: Admission = new Admission({ clock, rules, waiting: queue, losses });
+    this.#admission = admission;
     const acks = new Acks({ bus, clock, subjects });
     this.#acks = acks;
     const tools = new ToolDirectory({ bus, clock, subjects, local: tool, notify });
@@ -187,6 +208,8 @@ export class Broker {
       clock,
       subjects,
       directory,
+      queue,
+      admission,
       acks,
       lease,
       tools,
@@ -197,6 +220,8 @@ export class Broker {
         this.#ownership.silenced(actor, owner);
         notify({ type: 'session.fenced', session: actor.id });
       },
+      redactEvents,
+      audit,
       notify,
       losses,
       dropped,
@@ -217,7 +242,19 @@ export class Broker {
     });
     this.#ownership = ownership;
     this.#leaving = new Leaving({ broker: id, bus, subjects, directory, hosting, ownership, isOpen, notify });
+    const places = new Places({
+      store,
+      clock,
+      lease,
+      most: options.maxConcurrentSessions ?? 0,
+      // Longer than a lease: what a living broker has never counts as free.
+      ttlMs: leaseTtlMs * 1.5,
+      here: hosting,
+      losses,
+    });
+    this.#places = places;
     this.#creation = new Creation({
+      places,
       store,
       clock,
       lease,
@@ -236,6 +273,8 @@ export class Broker {
       clock,
       subjects,
       directory,
+      queue,
+      admission,
       acks,
       tools,
       settings: settingsOf(settings),
@@ -243,6 +282,8 @@ export class Broker {
       isOpen,
       isClosed,
       respond,
+      redactEvents,
+      audit,
       notify,
       losses,
       dropped,
@@ -320,7 +361,7 @@ export class Broker {
     const verb = <T>(
       name: Parameters<Subjects['broker']>[0],
       check: (body: unknown) => T,
-      answer: (asked: T) => Promise<Reply<unknown>>,
+      answer: (asked: T, trace: TraceHeaders | undefined) => Promise<Reply<unknown>>,
     ): Subscription =>
       bus.subscribe(subjects.broker(name), (message) => this.#respond(message, checked(check, answer)), {
         queue: BROKERS,
@@ -330,10 +371,10 @@ export class Broker {
       verb(
         'run',
         (body) => runOf(body, subjects),
-        (asked) => this.#runs.take(asked),
+        (asked, trace) => this.#runs.take(asked, trace),
       ),
       verb('session_create', createOf, (asked) => this.#creation.create(asked)),
-      verb('session_activate', activateOf, (asked) => this.#activate(asked)),
+      verb('session_activate', activateOf, (asked) => this.#wake(asked)),
       verb('session_info', askOf, (asked) => this.#queries.info(asked)),
       verb('sessions_list', listSessionsOf, (asked) => this.#queries.list(asked)),
       verb('session_result', askOf, (asked) => this.#queries.result(asked)),
@@ -347,6 +388,21 @@ export class Broker {
         ),
       ),
     ];
+  }
+
+  /** For a client: one that was put away, and has nothing to do, needs a place as a new one does. */
+  async #wake(asked: ActivateSession): Promise<Reply<Activated>> {
+    if (!this.#places.limited || !(await this.#isAway(asked.session))) return this.#activate(asked);
+    return (await this.#places.within(asked.session, () => this.#activate(asked))) ?? noPlace();
+  }
+
+  async #isAway(session: string): Promise<boolean> {
+    if (this.#hosting.has(session) || this.#ownership.isUnderway(session)) return false;
+    const record = await this.#options.store.load(session);
+    if (record === undefined || record.owner !== undefined) return false;
+    if (this.#snapshots.isNewer(record.snapshot)) return false;
+    const { context } = this.#snapshots.decode(record.snapshot);
+    return context.ended === '' && !hasWork(context);
   }
 
   #activate({ session, minEpoch }: ActivateSession): Promise<Reply<Activated>> {
@@ -403,6 +459,9 @@ export class Broker {
     if (this.#lease.holds()) this.directory.ping();
     this.tools.sweep();
     this.#runs.sweep();
+    this.#queue.changed();
+    this.#admission.sweep();
+    this.#places.sweep();
     const idleSince = clock.now() - hibernateAfterMs;
     for (const hosted of this.#hosting.all()) {
       const { actor } = hosted;
@@ -440,6 +499,7 @@ export class Broker {
     if (this.#state === 'closed') return;
     this.#acks.flush();
     this.#end();
+    await this.#places.end().catch(() => undefined); // So does this.
     await this.#lease.end().catch(() => undefined); // It ends by itself.
   }
 
@@ -450,6 +510,7 @@ export class Broker {
     this.#acks.flush();
     this.#end();
     await left;
+    await this.#places.end().catch(() => undefined); // So does this.
     await this.#lease.end().catch(() => undefined); // It ends by itself.
   }
 

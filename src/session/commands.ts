@@ -2,6 +2,7 @@
 import { hash } from 'node:crypto';
 import type { Versions } from '../../actors/attempt.ts';
 import type { Answer } from '../../actors/sessiondata.ts';
+import type { TraceHeaders } from '../bus/bus.ts';
 import { EnclaveError } from '../errors.ts';
 import { resolveSessionLimits } from '../options.ts';
 import type { JournalRead, Reply, SessionCommand, SessionInfoAnswer, SessionLimits } from '../protocol.ts';
@@ -10,6 +11,7 @@ import { ID } from '../subjects.ts';
 import type { SessionActor } from './actor.ts';
 import { SessionJournal } from './journal.ts';
 import { executionsOf } from './load.ts';
+import { overLimit } from './responses.ts';
 
 /** How far a client's clock may be ahead of its broker's, in ms. */
 const MAX_AHEAD_MS = 600_000;
@@ -19,12 +21,13 @@ export async function answerCommand(
   actor: SessionActor,
   body: object,
   broker: string,
+  trace?: TraceHeaders,
 ): Promise<Reply<unknown>> {
   const command = body as SessionCommand;
   const { epoch } = actor.persistence;
   switch (command.t) {
     case 'execute':
-      return execute(actor, command);
+      return execute(actor, command, trace);
     case 'cancel': {
       const { execution, reason } = command;
       return told(
@@ -62,6 +65,7 @@ export async function answerCommand(
 async function execute(
   actor: SessionActor,
   command: Extract<SessionCommand, { t: 'execute' }>,
+  trace: TraceHeaders | undefined,
 ): Promise<Reply<unknown>> {
   const { execution: id, source, input, seed, issuedAt, tell } = command;
   const { epoch } = actor.persistence;
@@ -98,6 +102,8 @@ async function execute(
       `Source, input and state are ${bytes} bytes together, more than a message to a runtime carries (${actor.maxOfferBytes})`,
       epoch,
     );
+  const admitted = actor.admit(id);
+  if (typeof admitted === 'object') return overLimit(admitted, actor.tenant, epoch);
   const fingerprint = hash('sha1', `${source}\0${input}`, 'base64url').slice(0, 16);
   const { maxToolCalls, maxConcurrentToolCalls, timeoutMs, deadlineMs } = limits;
   const answer = await actor.request(
@@ -108,8 +114,9 @@ async function execute(
       tell,
       limits: { maxToolCalls, maxConcurrentToolCalls, timeoutMs, deadlineMs },
     },
-    { source, input, seed, limits },
+    { source, input, seed, limits, trace },
   );
+  if (admitted === 'admitted' && answer?.ok !== true) actor.dismiss(id);
   return told(actor, answer);
 }
 
@@ -150,6 +157,7 @@ export function infoOf(actor: SessionActor, broker: string): SessionInfoAnswer {
     version: persistence.version,
     state: actor.state,
     labels: context.settings.labels,
+    tenant: actor.tenant,
     durability: persistence.durable ? 'session' : 'none',
     executions: executionsOf(context),
   };

@@ -11,7 +11,8 @@ import type { Hosting } from './hosting.ts';
 import type { Lease } from './lease.ts';
 import type { Ownership } from './ownership.ts';
 import { EphemeralSession } from './persistence.ts';
-import { notNow } from './responses.ts';
+import type { Places } from './places.ts';
+import { noPlace, notNow } from './responses.ts';
 import type { Snapshots } from './versions.ts';
 
 /** Of a session, for its life. */
@@ -27,7 +28,9 @@ const SETTINGS = {
 } as const;
 
 /** What a broker may set otherwise for the sessions that it creates. */
-export type CreationSettings = Partial<Omit<SessionSettings, 'labels' | 'maxConcurrentExecutions'>>;
+export type CreationSettings = Partial<
+  Omit<SessionSettings, 'labels' | 'tenant' | 'maxConcurrentExecutions'>
+>;
 
 /** Of what is kept for no client: a stateless run. */
 export function settingsOf(settings: CreationSettings | undefined): SessionSettings {
@@ -44,6 +47,8 @@ export interface CreationOptions {
   readonly settings: CreationSettings | undefined;
   /** Sessions with an actor here. Over it: OVERLOADED. */
   readonly maxSessions: number;
+  /** Of all brokers. */
+  readonly places: Pick<Places, 'within'>;
   /** True while the broker takes sessions on. */
   readonly isOpen: () => boolean;
   readonly losses: Losses;
@@ -69,16 +74,33 @@ export class Creation {
     const known = hosting.get(asked.session);
     if (known !== undefined)
       return known.actor.persistence.durable ? this.#createdBefore(asked) : exists(asked.session);
-    return asked.durability === 'none' ? this.#ephemeral(asked, owner) : this.#stored(asked, owner);
+    const made = await this.#options.places.within(asked.session, () =>
+      asked.durability === 'none' ? this.#ephemeral(asked, owner) : this.#stored(asked, owner),
+    );
+    return made ?? this.#noPlace(asked);
+  }
+
+  /** There is no place for another session; what was created before is answered as then. */
+  async #noPlace(asked: CreateSession): Promise<Reply<unknown>> {
+    if ((await this.#options.store.load(asked.session)) !== undefined) return this.#createdBefore(asked);
+    return noPlace();
   }
 
   #newContext(asked: CreateSession): ReturnType<typeof newSession> {
     const { clock, settings } = this.#options;
-    const { session: id, labels, maxConcurrentExecutions } = asked;
+    const { session: id, labels, maxConcurrentExecutions, tenant } = asked;
     const ttlMs = asked.ttlMs ?? settings?.ttlMs ?? SETTINGS.ttlMs;
     return newSession({
       id,
-      settings: { ...SETTINGS, ...settings, ttlMs, labels, maxConcurrentExecutions },
+      settings: {
+        ...SETTINGS,
+        ...settings,
+        ttlMs,
+        labels,
+        maxConcurrentExecutions,
+        // Absent where nobody is named: such a session is stored as releases before this one did.
+        ...(tenant === undefined || tenant === '' ? undefined : { tenant }),
+      },
       now: clock.now(),
     });
   }
@@ -86,14 +108,14 @@ export class Creation {
   /** Of durability 'none': in this process only. */
   async #ephemeral(asked: CreateSession, owner: string): Promise<Reply<unknown>> {
     const { store, hosting, ownership } = this.#options;
-    const { session, state, tools, isolation, limits } = asked;
+    const { session, state, tools, isolation, limits, redactEvents } = asked;
     const context = this.#newContext(asked);
     if ((await store.load(session)) !== undefined) return exists(session);
     const actor = hosting.host(session, {
       persistence: new EphemeralSession(),
       snapshot: { value: 'starting', context },
       state,
-      meta: { tools, isolation, limits },
+      meta: { tools, isolation, limits, redactEvents },
       live: new Map(),
       seq: 0,
       publishedSeq: 0,
@@ -104,7 +126,7 @@ export class Creation {
 
   async #stored(asked: CreateSession, owner: string): Promise<Reply<unknown>> {
     const { store, clock, ownership, snapshots } = this.#options;
-    const { session, creation, state, tools, isolation, limits } = asked;
+    const { session, creation, state, tools, isolation, limits, redactEvents } = asked;
     const context = this.#newContext(asked);
     const { ttlMs } = context.settings;
     const nonce = clock.id();
@@ -114,7 +136,7 @@ export class Creation {
       owner,
       nonce,
       snapshot: snapshots.encode('starting', context, 1),
-      fields: { state, meta: JSON.stringify({ creation, tools, isolation, limits }) },
+      fields: { state, meta: JSON.stringify({ creation, tools, isolation, limits, redactEvents }) },
       wakeAt: ttlMs > 0 ? clock.now() + ttlMs : undefined,
     });
     const reply = await ownership.orphanIfFailed(session, created);

@@ -23,10 +23,19 @@ interface Runtime {
   heardAt: number;
   /** Offered since its last heartbeat. */
   offered: number;
+  /** Places kept for those whose turn has come. */
+  reserved: number;
   /** Which of the offers made here it got last; 0 for none. */
   turn: number;
   /** When a sign of life of it was last looked for or came, in ms of the monotonic clock. */
   askedAt: number;
+}
+
+interface KnownBroker {
+  readonly beat: BrokerHeartbeat;
+  readonly heardAt: number;
+  /** Sessions that were given to it since. */
+  given: number;
 }
 
 export interface DirectoryOptions {
@@ -35,7 +44,7 @@ export interface DirectoryOptions {
   readonly subjects: Subjects;
   /** How this broker places. Default: on the runtime with the most room. */
   readonly routing?: Routing | undefined;
-  /** A runtime came, went, or has room again. */
+  /** A runtime may have room: it came, something has ended there, or its heartbeat says so. */
   readonly onChange: () => void;
   /** A runtime's process is gone: nobody hears its commands. Default: nobody asks whether one is. */
   readonly onGone?: ((runtime: string) => void) | undefined;
@@ -52,7 +61,7 @@ export interface DirectoryOptions {
 export class Directory {
   readonly #options: DirectoryOptions;
   readonly #runtimes = new Map<string, Runtime>();
-  readonly #brokers = new Map<string, { readonly beat: BrokerHeartbeat; readonly heardAt: number }>();
+  readonly #brokers = new Map<string, KnownBroker>();
   #subscriptions: Subscription[] = [];
   #view: readonly RuntimeView[] | undefined;
   #offers = 0;
@@ -94,10 +103,10 @@ export class Directory {
 
   /** The runtimes that may be offered something. */
   view(): readonly RuntimeView[] {
-    this.#view ??= [...this.#runtimes.values()].map(({ beat, offered, turn }) => ({
+    this.#view ??= [...this.#runtimes.values()].map(({ beat, offered, reserved, turn }) => ({
       id: beat.runtime,
       labels: beat.labels,
-      free: beat.capacity - beat.load - offered,
+      free: beat.capacity - beat.load - offered - reserved,
       draining: beat.draining,
       versions: beat.versions,
       turn,
@@ -118,6 +127,18 @@ export class Directory {
       .toSorted((one, other) => one.sessions - other.sessions);
   }
 
+  /** Another broker to give a session to: the one with the fewest, which counts as having one more from now on. */
+  successor(broker: string): string | undefined {
+    let fewest: KnownBroker | undefined;
+    for (const known of this.#brokers.values()) {
+      if (known.beat.broker === broker || known.beat.draining) continue;
+      const sessions = known.beat.sessions + known.given;
+      if (fewest === undefined || sessions < fewest.beat.sessions + fewest.given) fewest = known;
+    }
+    if (fewest !== undefined) fewest.given++;
+    return fewest?.beat.broker;
+  }
+
   /** Executions that wait for room in a runtime, at all brokers that are there, as they told last. */
   waiting(): number {
     return [...this.#brokers.values()].reduce((sum, { beat }) => sum + (beat.waiting ?? 0), 0);
@@ -130,6 +151,32 @@ export class Directory {
     known.offered = Math.max(-known.beat.load, known.offered + change);
     if (change === 1) known.turn = ++this.#offers;
     this.#view = undefined;
+    if (change === -1) this.#options.onChange();
+  }
+
+  /** It says that it has no room: believe it until something ends there, or its next heartbeat. */
+  noteFull(runtime: string): void {
+    const known = this.#runtimes.get(runtime);
+    if (known === undefined) return;
+    known.offered = Math.max(known.offered, known.beat.capacity - known.beat.load);
+    this.#view = undefined;
+  }
+
+  /** Keep one place for somebody who is about to ask for it. Returns a function that ends that, once. */
+  reserve(runtime: string): () => void {
+    const known = this.#runtimes.get(runtime);
+    if (known === undefined) return () => undefined;
+    known.reserved++;
+    this.#view = undefined;
+    let held = true;
+    return () => {
+      if (!held) return;
+      held = false;
+      const now = this.#runtimes.get(runtime);
+      if (now === undefined || now.reserved === 0) return;
+      now.reserved--;
+      this.#view = undefined;
+    };
   }
 
   isThere(runtime: string): boolean {
@@ -182,19 +229,17 @@ export class Directory {
   }
 
   #hearBroker(beat: BrokerHeartbeat): void {
-    this.#brokers.set(beat.broker, { beat, heardAt: this.#options.clock.monotonic() });
+    this.#brokers.set(beat.broker, { beat, heardAt: this.#options.clock.monotonic(), given: 0 });
     this.#options.onBroker?.(beat);
   }
 
   #hearRuntime(beat: RuntimeHeartbeat): void {
     const before = this.#runtimes.get(beat.runtime);
-    const hadRoom = before !== undefined && before.beat.capacity > before.beat.load && !before.beat.draining;
-    const turn = before?.turn ?? 0;
+    const { turn = 0, reserved = 0 } = before ?? {};
     const now = this.#options.clock.monotonic();
-    this.#runtimes.set(beat.runtime, { beat, heardAt: now, offered: 0, turn, askedAt: now });
+    this.#runtimes.set(beat.runtime, { beat, heardAt: now, offered: 0, reserved, turn, askedAt: now });
     this.#view = undefined;
     if (before === undefined) this.#options.onHeard?.(beat.runtime);
-    const hasRoom = beat.capacity > beat.load && !beat.draining;
-    if (hasRoom && !hadRoom) this.#options.onChange();
+    if (beat.capacity > beat.load && !beat.draining) this.#options.onChange();
   }
 }

@@ -18,13 +18,18 @@ import type { Batch } from './batch.ts';
 import type { Directory } from './directory.ts';
 import type { Fact, SessionTools } from './facts.ts';
 import type { LiveSession } from './live.ts';
+import type { ExecutionSpans } from './spans.ts';
 import { ToolCalls } from './toolcalls.ts';
 
 export interface EffectsOptions {
   /** What stands for it in subjects and in the keys of calls. */
   readonly session: string;
+  /** True if it is the home of stateless runs, which nobody takes over; else undefined. */
+  readonly home: true | undefined;
   /** On whose behalf a stateless run is; undefined for a session. */
   readonly tenant: string | undefined;
+  /** Whose turns it takes at runtimes, and how large that share is now. */
+  readonly share: () => NonNullable<Offer['share']>;
   /** Whether its events are published, and of whom they are. */
   readonly events: string | undefined;
   readonly epoch: number;
@@ -43,6 +48,7 @@ export interface EffectsOptions {
   /** How long the owner's lease certainly lasts, in ms. */
   readonly leaseLeftMs: () => number;
   readonly isolation: Isolation;
+  readonly spans: ExecutionSpans;
   readonly live: LiveSession;
   /** What the machine knows now. */
   readonly context: () => SessionContext;
@@ -80,6 +86,7 @@ export class Effects {
     leaseHolds,
     onReport,
     live,
+    spans,
     tell,
   }: EffectsOptions): Attempts {
     return new Attempts({
@@ -94,6 +101,7 @@ export class Effects {
       leaseHolds,
       onReport,
       makeOffer: (execution, attempt) => this.#makeOffer(execution, attempt),
+      trace: (execution) => spans.headers(execution),
       deliveries: (execution, count) => live.executions.get(execution)?.journal.after(count) ?? [],
       onRefused: (execution, attempt, code, message) =>
         tell((around) => ({ type: 'attempt.refused', execution, attempt, code, message, ...around })),
@@ -112,6 +120,7 @@ export class Effects {
       mayAct,
       acks,
       leaseHolds,
+      spans: options.spans,
       providers: tools.providers,
       makeCall: (execution, index, t) => this.#makeCall(execution, index, t),
       subjectOf: ({ name }) => subjects.tool(canonicalToolName(name) ?? name),
@@ -222,13 +231,14 @@ export class Effects {
   }
 
   #makeOffer(id: string, attempt: string): Offer | undefined {
-    const { session, tenant, epoch, isolation, live } = this.#options;
+    const { session, home, tenant, share, epoch, isolation, live } = this.#options;
     const execution = this.#execution(id);
     const texts = live.executions.get(id);
     if (execution?.attempt?.id !== attempt || texts === undefined) return undefined;
     return {
       t: 'offer',
       session,
+      home,
       epoch,
       attempt,
       execution: id,
@@ -240,6 +250,7 @@ export class Effects {
       limits: texts.limits,
       isolation,
       tenant: tenant === undefined ? undefined : `run:${tenant}`,
+      share: share(),
       alone: execution.alone,
       replay: execution.attempt.replay,
       deliveries: [],
@@ -248,7 +259,7 @@ export class Effects {
   }
 
   #makeCall(id: string, index: number, t: 'call' | 'reconcile'): CallTool | undefined {
-    const { session, tenant, epoch, live, leaseLeftMs } = this.#options;
+    const { session, home, tenant, epoch, live, leaseLeftMs } = this.#options;
     const open = this.#execution(id)?.calls.find((call) => call.index === index);
     const texts = live.executions.get(id);
     const made = texts?.journal.callAt(index);
@@ -257,6 +268,7 @@ export class Effects {
       t,
       key: `${session}/${id}/${index}`,
       session,
+      home,
       execution: id,
       index,
       name: made.name,

@@ -3,7 +3,7 @@
  *
  * Upholds H1 of broker.ts: what is answered in a session's name is answered while the lease holds.
  */
-import type { Bus, Message, Subscription } from '../bus/bus.ts';
+import type { Bus, Message, Subscription, TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Losses } from '../losses.ts';
 import type { Reply } from '../protocol.ts';
@@ -11,6 +11,7 @@ import { fenced } from '../replies.ts';
 import { type Subjects, TOOLS } from '../subjects.ts';
 import type { Acks } from './acks.ts';
 import { SessionActor } from './actor.ts';
+import type { Admission } from './admission.ts';
 import { attempt, commandOf } from './asked.ts';
 import { answerCommand } from './commands.ts';
 import type { Directory } from './directory.ts';
@@ -19,6 +20,7 @@ import type { Lease } from './lease.ts';
 import type { LoadedSession } from './load.ts';
 import type { Notify } from './notice.ts';
 import type { Persistence } from './persistence.ts';
+import type { PlacementQueue } from './queue.ts';
 import { reportOf } from './reports.ts';
 import type { Respond } from './responses.ts';
 import type { ToolDirectory } from './tooldirectory.ts';
@@ -44,6 +46,8 @@ export interface HostingOptions {
   readonly clock: Clock;
   readonly subjects: Subjects;
   readonly directory: Directory;
+  readonly queue: PlacementQueue;
+  readonly admission: Admission;
   readonly acks: Acks;
   readonly lease: Pick<Lease, 'holds' | 'leftMs'>;
   readonly tools: Pick<ToolDirectory, 'allowing'>;
@@ -54,6 +58,10 @@ export interface HostingOptions {
   readonly leave: (hosted: Hosted, body: object) => Promise<Reply<unknown>> | undefined;
   /** The store refused a session's step, or the lease was lost. `owner` is the incarnation that owned it. */
   readonly onSilenced: (actor: SessionActor, owner: string) => void;
+  /** Of every session, whatever it was made with. */
+  readonly redactEvents: boolean;
+  /** Have a record made of every execution that ends. */
+  readonly audit: boolean;
   readonly notify: Notify;
   readonly losses: Losses;
   /** Told of what is no message. */
@@ -63,6 +71,8 @@ export interface HostingOptions {
 export class Hosting {
   readonly #options: HostingOptions;
   readonly #hosted = new Map<string, Hosted>();
+  /** Those that were closed or have expired. */
+  readonly #ended = new Set<SessionActor>();
 
   constructor(options: HostingOptions) {
     this.#options = options;
@@ -70,6 +80,10 @@ export class Hosting {
 
   get size(): number {
     return this.#hosted.size;
+  }
+  /** Without those that were closed or have expired. */
+  get counted(): number {
+    return this.#hosted.size - this.#ended.size;
   }
   get(session: string): Hosted | undefined {
     return this.#hosted.get(session);
@@ -83,16 +97,19 @@ export class Hosting {
 
   /** Make the actor of a session and let it hear. It does nothing before it is activated. */
   host(session: string, from: HostedFrom): SessionActor {
-    const { bus, clock, subjects, directory, acks, lease, isClosed, notify, losses, onSilenced } =
-      this.#options;
+    const { bus, clock, subjects, directory, queue, admission, acks, lease } = this.#options;
+    const { isClosed, notify, losses, onSilenced } = this.#options;
     const { persistence, owner, seq, publishedSeq, snapshot, state, live } = from;
-    const { tools, isolation, limits } = from.meta;
+    const { tools, isolation, limits, redactEvents } = from.meta;
     const actor = new SessionActor({
       id: session,
+      broker: this.#options.broker,
       bus,
       clock,
       subjects,
       directory,
+      queue,
+      admission,
       acks,
       persistence,
       // Nobody can take over what is in this process only.
@@ -106,17 +123,21 @@ export class Hosting {
       live,
       seq,
       publishedSeq,
+      redactEvents: redactEvents === true || this.#options.redactEvents,
+      audit: this.#options.audit,
       onSilenced: () => {
         this.drop(actor);
         onSilenced(actor, owner);
       },
       onPurge: () => void this.purge(session),
+      onClosed: () => this.#ended.add(actor),
       notify,
       losses,
     });
     const hosted: Hosted = { actor, moving: false, subscriptions: [] };
     this.listen(hosted);
     this.#hosted.set(session, hosted);
+    if (snapshot.context.ended !== '') this.#ended.add(actor);
     return actor;
   }
 
@@ -127,7 +148,7 @@ export class Hosting {
     const { actor } = hosted;
     hosted.subscriptions = [
       bus.subscribe(subjects.sessionCmd(actor.id), (message) =>
-        respond(message, (body) => this.#command(actor.id, body)),
+        respond(message, (body, trace) => this.#command(actor.id, body, trace)),
       ),
       bus.subscribe(subjects.sessionIn(actor.id, '*'), (message) => this.#hear(actor, message)),
     ];
@@ -146,7 +167,7 @@ export class Hosting {
   }
 
   /** H1 */
-  async #command(session: string, body: object): Promise<Reply<unknown>> {
+  async #command(session: string, body: object, trace: TraceHeaders | undefined): Promise<Reply<unknown>> {
     const hosted = this.#hosted.get(session);
     if (hosted === undefined || !this.answersFor(hosted.actor)) return fenced(0);
     const { actor } = hosted;
@@ -154,7 +175,7 @@ export class Hosting {
     if (!asked.ok) return asked;
     const leaving = this.#options.leave(hosted, asked.value);
     if (leaving !== undefined) return leaving;
-    const reply = await answerCommand(actor, asked.value, this.#options.broker);
+    const reply = await answerCommand(actor, asked.value, this.#options.broker, trace);
     // An answer in the name of a lease that has ended meanwhile is none.
     return this.answersFor(actor) ? reply : fenced(actor.persistence.epoch);
   }
@@ -171,6 +192,7 @@ export class Hosting {
     const hosted = this.#hosted.get(actor.id);
     if (hosted?.actor !== actor) return;
     this.#hosted.delete(actor.id);
+    this.#ended.delete(actor);
     for (const subscription of hosted.subscriptions) subscription.unsubscribe();
   }
 
@@ -193,6 +215,7 @@ export class Hosting {
   silenceAll(): void {
     for (const { actor } of [...this.#hosted.values()]) actor.silence();
     this.#hosted.clear();
+    this.#ended.clear();
   }
 }
 

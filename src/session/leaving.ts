@@ -23,7 +23,7 @@ export interface LeavingOptions {
   readonly broker: string;
   readonly bus: Bus;
   readonly subjects: Subjects;
-  readonly directory: Pick<Directory, 'brokers'>;
+  readonly directory: Pick<Directory, 'brokers' | 'successor'>;
   readonly hosting: Pick<Hosting, 'listen' | 'deafen' | 'drop' | 'purge'>;
   readonly ownership: Pick<Ownership, 'acquire' | 'during' | 'owned'>;
   /** True while the broker takes sessions on. */
@@ -64,7 +64,7 @@ export class Leaving {
     if (fromEpoch !== undefined && epoch > fromEpoch) return ownership.owned(actor);
     if (!actor.persistence.durable)
       return failure('INVALID_ARGUMENT', "A session of durability 'none' cannot leave its broker", epoch);
-    const target = to ?? this.#another();
+    const target = to ?? directory.successor(broker);
     if (target === undefined) return failure('UNAVAILABLE', 'There is no other broker', epoch);
     if (target === broker) return ownership.owned(actor);
     if (to !== undefined && !directory.brokers().some((other) => other.broker === to))
@@ -79,17 +79,12 @@ export class Leaving {
     const { actor } = hosted;
     if (!actor.persistence.durable) return;
     const { epoch } = actor.persistence;
-    await this.#giveUp(hosted, (ref, around) => ({ type: 'session.migrate', ref, ...around }));
-    const target = this.#another();
-    // Released is enough: whoever scans or is asked for it takes it up.
-    if (target !== undefined && actor.context.executions.length > 0)
-      await this.#handOver(actor.id, target, epoch);
-  }
-
-  /** The other broker with the fewest sessions. */
-  #another(): string | undefined {
     const { broker, directory } = this.#options;
-    return directory.brokers().find((other) => other.broker !== broker)?.broker;
+    await this.#giveUp(hosted, (ref, around) => ({ type: 'session.migrate', ref, ...around }));
+    // Released is enough: whoever scans or is asked for it takes it up.
+    if (actor.context.executions.length === 0) return;
+    const target = directory.successor(broker);
+    if (target !== undefined) await this.#handOver(actor.id, target, epoch);
   }
 
   /** H3. Stop its messages, take in what came, commit and release. Goes on as before if the machine refuses. */

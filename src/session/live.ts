@@ -1,4 +1,5 @@
 /** What a session has besides what its machine knows: `state`, and the texts and journals of its executions. */
+import type { TraceHeaders } from '../bus/bus.ts';
 import type { SessionLimits } from '../protocol.ts';
 import type { SessionJournal } from './journal.ts';
 
@@ -8,6 +9,8 @@ export interface ExecutionTexts {
   readonly input: string;
   readonly seed: readonly [number, number, number, number];
   readonly limits: SessionLimits;
+  /** The trace that it was asked for in. Default: none. */
+  readonly trace?: TraceHeaders | undefined;
 }
 
 /** An execution that has not ended. */

@@ -1,6 +1,11 @@
 /** A session as a new owner finds it in the store. */
 import type { SessionContext } from '../../actors/sessiondata.ts';
-import type { SessionInfoAnswer, SessionLimits, SessionListed } from '../protocol.ts';
+import {
+  DEFAULT_TENANT,
+  type SessionInfoAnswer,
+  type SessionLimits,
+  type SessionListed,
+} from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { SessionRecord, Store } from '../store/store.ts';
 import { SessionJournal } from './journal.ts';
@@ -15,6 +20,7 @@ export interface LoadedSession {
     readonly tools: readonly string[] | undefined;
     readonly isolation: Isolation;
     readonly limits: SessionLimits;
+    readonly redactEvents?: boolean | undefined;
   };
   readonly live: ReadonlyMap<string, LiveExecution>;
 }
@@ -26,20 +32,21 @@ export async function loadSession(
   fields: Readonly<Record<string, string>>,
 ): Promise<LoadedSession> {
   const snapshot = snapshots.decode(record.snapshot);
-  const { tools, isolation, limits } = JSON.parse(fields.meta ?? '{}') as LoadedSession['meta'];
+  const { tools, isolation, limits, redactEvents } = JSON.parse(fields.meta ?? '{}') as LoadedSession['meta'];
   const live = new Map<string, LiveExecution>();
   for (const { id } of snapshot.context.executions) {
-    const spec = JSON.parse(fields[`spec:${id}`] ?? '{}') as Pick<LiveExecution, 'seed' | 'limits'>;
+    const spec = JSON.parse(fields[`spec:${id}`] ?? '{}') as Pick<LiveExecution, 'seed' | 'limits' | 'trace'>;
     live.set(id, {
       source: fields[`source:${id}`] ?? '',
       input: fields[`input:${id}`] ?? '',
       seed: spec.seed,
       limits: spec.limits,
+      trace: spec.trace,
       base: fields[`base:${id}`],
       journal: SessionJournal.read(await store.readJournal(record.session, id)),
     });
   }
-  return { snapshot, state: fields.state ?? '{}', meta: { tools, isolation, limits }, live };
+  return { snapshot, state: fields.state ?? '{}', meta: { tools, isolation, limits, redactEvents }, live };
 }
 
 /** What can be told of a session that nobody owns. */
@@ -58,6 +65,7 @@ export function storedInfo(
     version: record.version,
     state,
     labels: context.settings.labels,
+    tenant: context.settings.tenant ?? DEFAULT_TENANT,
     durability: 'session',
     executions: executionsOf(context),
   };

@@ -1,4 +1,5 @@
 import type { ToolCallRecord } from '../result.ts';
+import type { AuditRecord } from './audit.ts';
 
 /**
  * Why an attempt is begun again: nobody runs it any more, because its runtime is gone or does not know it
@@ -32,6 +33,10 @@ export type BrokerNotice =
       readonly code: string;
       /** From its acceptance to its end. */
       readonly latencyMs: number;
+      /** On whose behalf it was. */
+      readonly tenant?: string | undefined;
+      /** The script. */
+      readonly source?: string | undefined;
     }
   /** Its attempt was lost: it is begun again, elsewhere if that can be. */
   | {
@@ -51,7 +56,11 @@ export type BrokerNotice =
       /** As in the record of a call; '' if it completed. */
       readonly code: string;
       readonly durationMs: number;
+      /** What it was called with, as JSON; '' for nothing. */
+      readonly args?: string | undefined;
     }
+  /** As `execution.ended`, where records are wanted. Of a durable session it may be told again by a broker that took the session over. */
+  | { readonly type: 'execution.audited'; readonly record: AuditRecord }
   /** A runtime is there: told once, until it is gone. */
   | { readonly type: 'runtime.heard'; readonly runtime: string }
   /** It stopped answering. `drained`: it had told that it would. */

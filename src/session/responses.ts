@@ -1,13 +1,17 @@
 /** How a broker answers: every request gets a reply, also when what answers it fails, and when it cannot be done. */
 import type { Answer } from '../../actors/sessiondata.ts';
-import { BusError, type Message } from '../bus/bus.ts';
+import { BusError, type Message, type TraceHeaders } from '../bus/bus.ts';
 import type { Reply } from '../protocol.ts';
 import { failure } from '../replies.ts';
 import { StoreError } from '../store/store.ts';
+import type { Refused } from './admission.ts';
 import type { Notify } from './notice.ts';
 
 /** Answer a message with what comes of it. Never throws; a failure is told to the operator and to whoever asked. */
-export type Respond = (message: Message, answer: (body: object) => Promise<Reply<unknown>>) => void;
+export type Respond = (
+  message: Message,
+  answer: (body: object, trace: TraceHeaders | undefined) => Promise<Reply<unknown>>,
+) => void;
 
 export function responder({
   isClosed,
@@ -28,7 +32,7 @@ export function responder({
     }
   };
   return (message, answer) => {
-    void answer(message.body).then(
+    void answer(message.body, message.trace).then(
       (reply) => respond(message, reply),
       (error: unknown) => {
         notify({ type: 'error', session: undefined, error });
@@ -54,6 +58,22 @@ export function notNow(): Reply<never> {
 export function tooNew(session: string): Reply<never> {
   const message = `A newer release stored session "${session}"; this broker cannot read it, others can`;
   return failure('UNAVAILABLE', message, 0, { retryAfterMs: 50 });
+}
+
+/** It may not come in now: it did not start. */
+export function overLimit(
+  { limit, message, retryAfterMs, position }: Refused,
+  tenant: string,
+  epoch: number,
+): Reply<never> {
+  return failure('OVERLOADED', message, epoch, { retryAfterMs, tenant, limit, position });
+}
+
+/** All brokers together have as many sessions as they may. */
+export function noPlace(): Reply<never> {
+  return failure('OVERLOADED', 'There are as many sessions (maxConcurrentSessions) as there may be', 0, {
+    retryAfterMs: 1_000,
+  });
 }
 
 export function noSession(session: string): Reply<never> {

@@ -13,22 +13,32 @@
  */
 import { newSession } from '../../actors/session.ts';
 import type { SessionSettings } from '../../actors/sessiondata.ts';
-import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
+import { type Bus, BusError, type Message, type Subscription, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Losses } from '../losses.ts';
-import type { ProviderMessage, Reply, Report, ResultAnswer, RunScript, RunTaken } from '../protocol.ts';
+import {
+  DEFAULT_TENANT,
+  type ProviderMessage,
+  type Reply,
+  type Report,
+  type ResultAnswer,
+  type RunScript,
+  type RunTaken,
+} from '../protocol.ts';
 import { failure, success } from '../replies.ts';
 import { type Subjects, TOOLS } from '../subjects.ts';
 import type { Acks } from './acks.ts';
 import { SessionActor } from './actor.ts';
+import type { Admission } from './admission.ts';
 import { attempt, commandOf } from './asked.ts';
 import { answerCommand } from './commands.ts';
 import type { Directory } from './directory.ts';
 import { type Dropped, lastOf, providerMessageOf } from './heard.ts';
 import type { Notify } from './notice.ts';
 import { Unstored } from './persistence.ts';
+import type { PlacementQueue } from './queue.ts';
 import { reportOf } from './reports.ts';
-import { notNow, type Respond } from './responses.ts';
+import { notNow, overLimit, type Respond } from './responses.ts';
 import type { ToolDirectory } from './tooldirectory.ts';
 
 /** An execution that takes longer than this is answered as taken, in ms: long work never sits in a request. */
@@ -43,6 +53,8 @@ export interface RunsOptions {
   readonly clock: Clock;
   readonly subjects: Subjects;
   readonly directory: Directory;
+  readonly queue: PlacementQueue;
+  readonly admission: Admission;
   readonly acks: Acks;
   readonly tools: Pick<ToolDirectory, 'allowing'>;
   readonly settings: SessionSettings;
@@ -53,6 +65,10 @@ export interface RunsOptions {
   /** True once it does nothing any more. */
   readonly isClosed: () => boolean;
   readonly respond: Respond;
+  /** Of every run, whatever it was asked for with. */
+  readonly redactEvents: boolean;
+  /** Have a record made of every run that ends. */
+  readonly audit: boolean;
   readonly notify: Notify;
   readonly losses: Losses;
   /** Told of what is no message. */
@@ -122,10 +138,6 @@ export class Runs {
     }
   }
 
-  runtimesChanged(): void {
-    for (const { actor } of this.#runs.values()) actor.runtimesChanged();
-  }
-
   runtimeGone(runtime: string): void {
     for (const { actor } of this.#runs.values()) actor.runtimeGone(runtime);
   }
@@ -141,7 +153,7 @@ export class Runs {
   // ---- taking one ----------------------------------------------------------------------------------------
 
   /** Take a run on. Resolves with its result, or without after {@link ANSWER_MS}. */
-  take(asked: RunScript): Promise<Reply<RunTaken>> {
+  take(asked: RunScript, trace?: TraceHeaders): Promise<Reply<RunTaken>> {
     const refused = this.#refusal(asked);
     if (refused !== undefined) return Promise.resolve(refused);
     return new Promise((answer) => {
@@ -158,13 +170,13 @@ export class Runs {
         },
       };
       this.#runs.set(asked.run, here);
-      void this.#start(here, asked);
+      void this.#start(here, asked, trace);
     });
   }
 
-  /** N1, N2 */
-  #refusal({ run, source, input, limits }: RunScript): Reply<RunTaken> | undefined {
-    const { isOpen, maxRuns, bus, losses } = this.#options;
+  /** N1, N2. Undefined: it is admitted. */
+  #refusal({ run, source, input, limits, tenant }: RunScript): Reply<RunTaken> | undefined {
+    const { isOpen, maxRuns, bus, losses, admission } = this.#options;
     const known = this.#remembered.get(run);
     if (known !== undefined) return success({ home: this.home, result: known.result }, 0);
     if (this.#runs.has(run)) return success({ home: this.home, result: undefined }, 0);
@@ -176,24 +188,41 @@ export class Runs {
     if (Buffer.byteLength(source) > limits.maxSourceBytes)
       return failure('SOURCE_LIMIT_EXCEEDED', `The source is larger than ${limits.maxSourceBytes} bytes`, 0);
     const most = Math.floor(bus.maxPayloadBytes * 0.8);
-    if (Buffer.byteLength(source) + Buffer.byteLength(input) <= most) return undefined;
-    return failure(
-      'SOURCE_LIMIT_EXCEEDED',
-      `Source and input are more than a message to a runtime carries (${most} bytes)`,
-      0,
-    );
+    if (Buffer.byteLength(source) + Buffer.byteLength(input) > most)
+      return failure(
+        'SOURCE_LIMIT_EXCEEDED',
+        `Source and input are more than a message to a runtime carries (${most} bytes)`,
+        0,
+      );
+    const named = tenant === '' ? DEFAULT_TENANT : tenant;
+    // As its actor names it.
+    const admitted = admission.admit(named, `${run}/${run}`);
+    return typeof admitted === 'object' ? overLimit(admitted, named, 0) : undefined;
   }
 
-  #actor({ run: id, isolation, limits, tenant, tools, labels, events }: RunScript): SessionActor {
-    const { bus, clock, subjects, directory, acks, settings, isClosed, notify, losses } = this.#options;
+  #actor({
+    run: id,
+    isolation,
+    limits,
+    tenant,
+    tools,
+    labels,
+    events,
+    redactEvents,
+  }: RunScript): SessionActor {
+    const { bus, clock, subjects, directory, queue, admission, acks, settings } = this.#options;
+    const { isClosed, notify, losses } = this.#options;
     const context = newSession({ id, settings: { ...settings, labels }, now: clock.now() });
     const actor: SessionActor = new SessionActor({
       id,
+      broker: this.#options.broker,
       run: { home: this.home, tenant, events },
       bus,
       clock,
       subjects,
       directory,
+      queue,
+      admission,
       acks,
       persistence: new Unstored(),
       mayAct: () => !isClosed(),
@@ -207,6 +236,8 @@ export class Runs {
       live: new Map(),
       seq: 0,
       publishedSeq: 0,
+      redactEvents: redactEvents === true || this.#options.redactEvents,
+      audit: this.#options.audit,
       onSilenced: () => this.#forget(id),
       onPurge: () => undefined,
       onEnded: (execution, result) => this.#ended(execution, result),
@@ -216,7 +247,11 @@ export class Runs {
     return actor;
   }
 
-  async #start(here: Here, { run, source, input, seed, limits }: RunScript): Promise<void> {
+  async #start(
+    here: Here,
+    { run, source, input, seed, limits }: RunScript,
+    trace: TraceHeaders | undefined,
+  ): Promise<void> {
     const { clock } = this.#options;
     const { maxToolCalls, maxConcurrentToolCalls, timeoutMs, deadlineMs } = limits;
     const answer = await here.actor.request(
@@ -227,9 +262,10 @@ export class Runs {
         tell: '',
         limits: { maxToolCalls, maxConcurrentToolCalls, timeoutMs, deadlineMs },
       },
-      { source, input, seed, limits },
+      { source, input, seed, limits, trace },
     );
     if (answer?.ok === true || this.#runs.get(run) !== here) return;
+    here.actor.dismiss(run);
     here.answer?.(notNow());
     here.actor.silence();
   }

@@ -8,8 +8,10 @@ import type { Hosting } from './hosting.ts';
 import type { Notify } from './notice.ts';
 import type { Ownership } from './ownership.ts';
 
-/** Entries of each index that one scan takes up. */
-const SCAN_LIMIT = 100;
+/** Entries of an index that are read at once. */
+const PAGE = 100;
+/** Sessions that are taken over at once: each costs the store and the main loop a little. */
+const AT_ONCE = 16;
 
 export interface ScanOptions {
   readonly store: Store;
@@ -37,17 +39,43 @@ export class Scan {
     if (!mayOwn() || this.#underway) return;
     this.#underway = true;
     try {
-      const owners = [...(await store.deadIncarnations(SCAN_LIMIT)), undefined];
-      for (const owner of owners) {
-        for (const session of await store.workOf(owner, SCAN_LIMIT)) await this.#takeOver(session);
-      }
-      for (const session of ownership.orphans) await this.#takeOver(session);
-      for (const session of await store.dueWakes(clock.now(), SCAN_LIMIT)) await this.#takeOver(session);
+      const owners = [...(await store.deadIncarnations(PAGE)), undefined];
+      for (const owner of owners) await this.#all(() => store.workOf(owner, PAGE));
+      await this.#takeOverAll(ownership.orphans);
+      await this.#all(() => store.dueWakes(clock.now(), PAGE));
     } catch (error) {
       if (!(error instanceof StoreError)) notify({ type: 'error', session: undefined, error });
     } finally {
       this.#underway = false;
     }
+  }
+
+  /** Page after page, for as long as what is taken over makes room for others. */
+  async #all(read: () => Promise<readonly string[]>): Promise<void> {
+    const seen = new Set<string>();
+    for (;;) {
+      const page = await read();
+      const fresh = page.filter((session) => !seen.has(session));
+      for (const session of fresh) seen.add(session);
+      await this.#takeOverAll(fresh);
+      if (page.length < PAGE || fresh.length === 0 || !this.#options.mayOwn()) return;
+    }
+  }
+
+  /** In an order of its own: brokers that scan at the same time should not all try the same ones. */
+  async #takeOverAll(sessions: readonly string[]): Promise<void> {
+    const from = sessions.length === 0 ? 0 : this.#anyNumber() % sessions.length;
+    const left = [...sessions.slice(from), ...sessions.slice(0, from)];
+    const worker = async (): Promise<void> => {
+      for (let session = left.shift(); session !== undefined; session = left.shift())
+        await this.#takeOver(session);
+    };
+    await Promise.all(Array.from({ length: Math.min(AT_ONCE, left.length) }, worker));
+  }
+
+  #anyNumber(): number {
+    const id = this.#options.clock.id();
+    return id.charCodeAt(0) * 128 + id.charCodeAt(1);
   }
 
   async #takeOver(session: string): Promise<void> {

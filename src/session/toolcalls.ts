@@ -11,10 +11,12 @@
  */
 import { type Bus, BusError } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { CallTaken, CallTool, ProbedCalls, ProviderMessage } from '../protocol.ts';
+import type { CallEnd, CallTaken, CallTool, ProbedCalls, ProviderMessage } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import type { OpenSpan } from '../traces.ts';
 import type { Acks } from './acks.ts';
 import { isCallTaken, isProbedCalls, replyOf } from './heard.ts';
+import type { ExecutionSpans } from './spans.ts';
 
 /** Failures of a request after which it is certain that nobody got it. */
 const UNTAKEN: readonly string[] = ['NO_RESPONDERS', 'DISCONNECTED', 'BAD_SUBJECT'];
@@ -32,6 +34,8 @@ const MAX_ASKED = 100;
 const CHECK_MS = 2_000;
 /** Answers missing in a row after which a provider is taken for gone. */
 const SILENT_CHECKS = 5;
+/** The end of a call's span whose provider is gone. */
+const LOST = 'LOST';
 
 interface Call {
   readonly execution: string;
@@ -43,6 +47,8 @@ interface Call {
   silent: number;
   /** Nobody waits for it any more. */
   cancelled: boolean;
+  /** From its dispatch here to its end; undefined where nobody traces. */
+  span: OpenSpan | undefined;
 }
 
 export interface ToolCallsOptions {
@@ -60,6 +66,8 @@ export interface ToolCallsOptions {
   readonly makeCall: (execution: string, index: number, t: 'call' | 'reconcile') => CallTool | undefined;
   /** The subject of the call's tool. */
   readonly subjectOf: (call: CallTool) => string;
+  /** Where the traces of calls are kept. Default: nobody traces. */
+  readonly spans?: Pick<ExecutionSpans, 'call' | 'headers'> | undefined;
   /** True if the call has no end yet, as far as was decided. */
   readonly isOpen: (execution: string, index: number) => boolean;
   /** True if everything that was decided is committed. */
@@ -87,6 +95,7 @@ export class ToolCalls {
 
   stop(): void {
     this.#stopped = true;
+    for (const { span } of this.#calls.values()) span?.end();
     this.#calls.clear();
     this.#acks.clear();
     this.#ending.clear();
@@ -95,14 +104,16 @@ export class ToolCalls {
   // ---- effects -------------------------------------------------------------------------------------------
 
   async dispatch(execution: string, index: number, t: 'call' | 'reconcile'): Promise<void> {
-    const { bus, makeCall, subjectOf, onUnprovided, onEnded } = this.#options;
+    const { bus, makeCall, subjectOf, spans, onUnprovided, onEnded } = this.#options;
     if (!this.#acts()) return; // P1
     const message = makeCall(execution, index, t);
     if (message === undefined) return; // P1
     const call = this.#open(execution, index);
     try {
       const subject = subjectOf(message);
-      const body = await bus.request(subject, message, { timeoutMs: TAKE_MS });
+      call.span = spans?.call(message, subject);
+      const trace = call.span?.headers ?? spans?.headers(execution);
+      const body = await bus.request(subject, message, { timeoutMs: TAKE_MS, trace });
       const taken = replyOf<CallTaken>(body, isCallTaken);
       // Somebody has it, and nobody knows who.
       if (taken === undefined) throw new BusError('TIMEOUT', subject, 'no answer to a call');
@@ -115,18 +126,19 @@ export class ToolCalls {
       if (taken.ok) {
         call.provider = taken.value.provider;
       } else if (taken.error.retryable) {
-        this.#calls.delete(call.key);
+        this.#forget(call, taken.error.code);
         onUnprovided(execution, index);
       } else {
         const { code, message: text } = taken.error;
         const end = { ok: false as const, code, message: text };
+        call.span?.end(code);
         onEnded(execution, index, { t: 'ended', key: call.key, provider: '', end, durationMs: 0 });
       }
     } catch (error) {
       if (!this.#current(call)) return;
       const code = error instanceof BusError ? error.code : 'TIMEOUT';
       if (code === 'PAYLOAD_TOO_LARGE') {
-        this.#calls.delete(call.key);
+        this.#forget(call, 'SERIALIZATION_ERROR');
         const end = {
           ok: false as const,
           code: 'SERIALIZATION_ERROR',
@@ -135,7 +147,7 @@ export class ToolCalls {
         return onEnded(execution, index, { t: 'ended', key: call.key, provider: '', end, durationMs: 0 });
       }
       if (!UNTAKEN.includes(code)) return this.locate(execution, index); // Somebody may have it.
-      this.#calls.delete(call.key);
+      this.#forget(call, code);
       onUnprovided(execution, index);
     }
   }
@@ -162,7 +174,7 @@ export class ToolCalls {
       if (!this.#current(call) || call.provider !== undefined) return;
       const left = reached ? times - 1 : times; // P3
       if (left > 0 && !missing) return void this.#seek(call, left);
-      this.#calls.delete(call.key);
+      this.#forget(call, LOST);
       onLost(call.execution, call.index);
     });
   }
@@ -190,7 +202,7 @@ export class ToolCalls {
     const key = this.#key(execution, index);
     const call = this.#calls.get(key);
     if (call === undefined) return;
-    this.#calls.delete(key);
+    this.#forget(call, 'CANCELLED');
     call.cancelled = true;
     if (call.provider !== undefined) this.#tellCancelled(call, call.provider);
   }
@@ -209,6 +221,7 @@ export class ToolCalls {
     if (message.t === 'alive') {
       if (open) (this.#calls.get(key) ?? this.#open(execution, Number(index))).provider = provider;
     } else if (open) {
+      this.#calls.get(key)?.span?.end(failureOf(message.end));
       this.#options.onEnded(execution, Number(index), message);
     } else {
       // Its end is known, or will be when what was decided is committed (P2): then the provider may forget it.
@@ -271,7 +284,7 @@ export class ToolCalls {
     }
     call.checking = false;
     if (!missing || !this.#current(call)) return;
-    this.#calls.delete(call.key);
+    this.#forget(call, LOST);
     onLost(call.execution, call.index);
   }
 
@@ -288,9 +301,17 @@ export class ToolCalls {
       checking: false,
       silent: 0,
       cancelled: false,
+      // One that is looked for goes on as it was.
+      span: this.#calls.get(key)?.span,
     };
     this.#calls.set(key, call);
     return call;
+  }
+
+  /** It is not under way any more; `code`: why. */
+  #forget({ key, span }: Call, code: string): void {
+    span?.end(code);
+    this.#calls.delete(key);
   }
 
   #key(execution: string, index: number): string {
@@ -313,4 +334,10 @@ export class ToolCalls {
       if (!(error instanceof BusError)) throw error; // What did not arrive is asked for again.
     }
   }
+}
+
+/** Why a call failed; undefined if it did not. */
+function failureOf(end: CallEnd): string | undefined {
+  if (end.ok === false) return end.code;
+  return end.ok === 'unknown' ? 'OUTCOME_UNKNOWN' : undefined;
 }

@@ -2,7 +2,7 @@
  * What a caller of any store must not hand over. A wrong argument is a mistake in the program and no state of the
  * world, so it is refused with a RangeError that names the field, before anything is written.
  */
-import type { Acquisition, Commit, Creation } from './store.ts';
+import type { Acquisition, Commit, Creation, Share } from './store.ts';
 
 const ID = /^[A-Za-z0-9_-]{1,64}$/;
 
@@ -31,6 +31,14 @@ export function checkCreation(creation: Creation): void {
 export function checkAcquisition({ minEpoch, expectedEpoch }: Acquisition): void {
   if (minEpoch !== undefined) checkInteger('minEpoch', minEpoch, 0);
   if (expectedEpoch !== undefined) checkInteger('expectedEpoch', expectedEpoch, 0);
+}
+
+export function checkShare({ name, holder, has, ttlMs, most }: Share): void {
+  checkId('name', name);
+  checkId('holder', holder);
+  checkInteger('has', has, 0);
+  checkTtl(ttlMs);
+  if (most !== undefined) checkInteger('most', most, 0);
 }
 
 /** What is wrong with a commit whatever the record says. */

@@ -8,6 +8,7 @@ import type { Clock } from '../clock.ts';
 import { Incarnations } from './incarnations.ts';
 import { Roles } from './roles.ts';
 import { Sessions } from './sessions.ts';
+import { Shares } from './shares.ts';
 import {
   type AcquireReply,
   type Acquisition,
@@ -18,6 +19,8 @@ import {
   type EventPage,
   type SessionPage,
   type SessionRecord,
+  type Share,
+  type ShareReply,
   type Store,
   StoreError,
 } from './store.ts';
@@ -35,6 +38,7 @@ export interface MemoryStoreOptions {
 interface Core {
   readonly incarnations: Incarnations;
   readonly roles: Roles;
+  readonly shares: Shares;
   readonly sessions: Sessions;
   readonly clock: Clock;
 }
@@ -121,6 +125,10 @@ class Handle implements Store {
     this.#use('releaseRole').roles.release(role, holder);
   }
 
+  async holdShare(share: Share): Promise<ShareReply> {
+    return this.#use('holdShare').shares.hold(share);
+  }
+
   async time(): Promise<number> {
     return this.#use('time').clock.now();
   }
@@ -142,7 +150,7 @@ export class MemoryStore extends Handle {
   constructor({ clock, maxEvents = DEFAULT_MAX_EVENTS }: MemoryStoreOptions) {
     const incarnations = new Incarnations(clock);
     const sessions = new Sessions(incarnations, maxEvents);
-    const core = { incarnations, roles: new Roles(clock), sessions, clock };
+    const core = { incarnations, roles: new Roles(clock), shares: new Shares(clock), sessions, clock };
     super(core);
     this.#core = core;
   }

@@ -26,8 +26,11 @@
  *  S11 A role MUST have at most one holder at a time: granted to another only when its time is over by the store's
  *      own clock, or it was given up, judged in the same step as the grant. Else two brokers would scale one pool.
  *  S12 A session that exists while all pages are listed MUST be on at least one. Else an operator would not find it.
+ *  S13 One more of a shared number MUST be granted only if all that its live holders told to have, and were granted since,
+ *      stays within `most` with it, judged in the same step as the grant by the store's own clock. What a holder has
+ *      MUST count until its time is over, or it says otherwise. Else brokers would have more sessions than allowed.
  *
- * Texts are opaque to the store. Ids of sessions, executions and incarnations, roles and their
+ * Texts are opaque to the store. Ids of sessions, executions and incarnations, roles, shared numbers and their
  * holders are `[A-Za-z0-9_-]{1,64}`.
  */
 
@@ -155,6 +158,25 @@ export interface SessionPage {
   readonly cursor: string;
 }
 
+/** What a holder has of something that the namespace may have a bounded number of. */
+export interface Share {
+  readonly name: string;
+  readonly holder: string;
+  /** How many it has, those included that it was granted and has not begun. At least 0. */
+  readonly has: number;
+  /** How long that counts from now, by the store's clock. */
+  readonly ttlMs: number;
+  /** It wants one more, if no more than so many are had by all then. Default: it only tells what it has. */
+  readonly most?: number | undefined;
+}
+
+export interface ShareReply {
+  /** False if it wanted one more and may not have it. */
+  readonly granted: boolean;
+  /** What all have now, one that was granted included. */
+  readonly total: number;
+}
+
 /** Operations remembered per session, the latest. An owner has one write under way at a time. */
 export const REMEMBERED_OPERATIONS = 8;
 
@@ -202,6 +224,9 @@ export interface Store {
   holdRole(role: string, holder: string, ttlMs: number): Promise<boolean>;
   /** Give it up now, for another to have. Nothing happens if `holder` does not have it. */
   releaseRole(role: string, holder: string): Promise<void>;
+
+  /** Tell what a holder has of a shared number, and ask for one more (S13). One that has none and wants none is forgotten. */
+  holdShare(share: Share): Promise<ShareReply>;
 
   /** The store's own wall clock, in whole ms since the epoch: what brokers tell the time by, so that they agree on it. */
   time(): Promise<number>;

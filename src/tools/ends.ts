@@ -15,6 +15,8 @@ export interface Told {
   readonly session: string;
   readonly message: Ended;
   readonly endedAt: number;
+  /** Nobody takes the owner's place. */
+  readonly hasNoHeirs: boolean;
   sentAt: number;
 }
 
@@ -42,9 +44,9 @@ export class Ends {
   }
 
   /** Keep an end that is being sent now, in the place of what was kept for the key. */
-  add(key: string, session: string, message: Ended, now: number): void {
+  add(key: string, session: string, message: Ended, now: number, hasNoHeirs = false): void {
     this.delete(key);
-    this.#told.set(key, { session, message, endedAt: now, sentAt: now });
+    this.#told.set(key, { session, message, endedAt: now, hasNoHeirs, sentAt: now });
     this.#bytes += sizeOf(message);
   }
 

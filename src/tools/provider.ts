@@ -8,10 +8,18 @@
  *  T2  An end is told again until it is acknowledged, for `keepMs` at most.
  *  T3  What was refused did not run.
  *  T4  What would be too large for the bus is left to it, so that limits do not depend on where an owner is.
- *  T5  There is one timer beside that of its heartbeat, and only while an end is unacknowledged (tools' own time
+ *  T5  An end is forgotten before its time only if nobody hears it, and nobody can take the place of who should.
+ *  T6  There is one timer beside that of its heartbeat, and only while an end is unacknowledged (tools' own time
  *      limits aside).
  */
-import { type Body, type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
+import {
+  type Body,
+  type Bus,
+  BusError,
+  type Message,
+  type Subscription,
+  type TraceHeaders,
+} from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import { HeldAnswer, HOLD_MS } from '../heldanswer.ts';
 import type { Losses } from '../losses.ts';
@@ -29,6 +37,7 @@ import type {
 import { answer, refusal, refuse } from '../replies.ts';
 import { PROVIDERS, type Subjects } from '../subjects.ts';
 import { Tombstones } from '../tombstones.ts';
+import { messageAttributes, type OpenSpan, openSpan, tracing } from '../traces.ts';
 import { Announcer } from './announcer.ts';
 import { callOf, providerCommandOf } from './commands.ts';
 import { callTool, type ToolCall, type ToolCallOptions } from './dispatch.ts';
@@ -41,6 +50,8 @@ const MiB = 1024 * 1024;
 const MAX_KEPT_BYTES = 64 * MiB;
 /** How long the key of an acknowledged call is recognised, in ms. */
 const TOMBSTONE_MS = 600_000;
+/** An end of a stateless run that was told for so long is told as a question whether anybody hears it, in ms. */
+const DOUBT_MS = 10_000;
 /** When a refused owner may ask again, in ms. */
 const RETRY_AFTER_MS = 100;
 /** Most bytes of one UTF-16 unit of a text that is JSON within JSON. */
@@ -68,6 +79,8 @@ export interface ToolProviderOptions {
 
 interface Running {
   readonly session: string;
+  /** Nobody takes the owner's place. */
+  readonly hasNoHeirs: boolean;
   readonly controller: AbortController;
   /** The answer that it was taken on. */
   readonly taken: HeldAnswer<NonNullable<CallTaken['ended']>>;
@@ -93,6 +106,8 @@ export class ToolProvider {
   #phase: 'new' | 'open' | 'draining' | 'closed' = 'new';
   #tools: Subscription[] = [];
   #commands: Subscription[] = [];
+  /** Calls may still come. */
+  #called = true;
   #cancelSweep: (() => void) | undefined;
   #drained: PromiseWithResolvers<void> | undefined;
   #cancelGrace: (() => void) | undefined;
@@ -156,9 +171,13 @@ export class ToolProvider {
     else {
       this.#phase = 'draining';
       this.#announcer.drain();
-      for (const subscription of this.#tools) void subscription.drain().catch(() => {});
       this.#cancelGrace = this.#clock.after(graceMs, resolve, true);
-      this.#noteGone();
+      // Calls that are on their way are refused: whoever had no answer would have to take them for lost.
+      const left = this.#tools.map((subscription) => subscription.drain().catch(() => {}));
+      void Promise.all(left).then(() => {
+        this.#called = false;
+        this.#noteGone();
+      });
     }
     return promise;
   }
@@ -184,7 +203,7 @@ export class ToolProvider {
    * As a call that comes over the bus, from an owner in this process. Undefined if it has to go over the bus: it is
    * none of ours, there is no room here, or it is large (T4).
    */
-  take(subject: string, body: Body): Promise<Body> | undefined {
+  take(subject: string, body: Body, trace?: TraceHeaders): Promise<Body> | undefined {
     const name = this.#names.get(subject);
     const call = name === undefined ? undefined : callOf(body);
     if (name === undefined || call === undefined || !this.#fits(call.args)) return undefined;
@@ -199,7 +218,7 @@ export class ToolProvider {
       };
       // Not within the call of whoever asks, as over the bus.
       this.#clock.soon(() => {
-        if (this.#phase !== 'closed') return this.#call(name, { subject, body, respond });
+        if (this.#phase !== 'closed') return this.#call(name, { subject, body, trace, respond });
         const error = refusal('CLOSED', `tool provider ${this.id} is closed`);
         resolve({ ok: false, error, epoch: call.epoch } satisfies Reply<never>);
       });
@@ -264,7 +283,7 @@ export class ToolProvider {
         untold = true;
       },
     );
-    const running: Running = { session, controller, taken };
+    const running: Running = { session, hasNoHeirs: message.home === true, controller, taken };
     let untold = false;
     taken.hold(this.#clock, this.#holdMs);
     // An owner that cannot be told that it is taken may ask another provider: then it must not run here (T3). If that
@@ -286,11 +305,15 @@ export class ToolProvider {
       signal: controller.signal,
       after: (ms, act) => this.#clock.after(ms, act, true),
     };
-    const end =
+    const run = (): Promise<CallEnd> =>
       message.t === 'call'
         ? callTool(tool, message.args, call, options).then(callEnd)
         : reconcileCall(tool, message.args, call, options);
+    const span = tracing() ? this.#span(tool, message, asked) : undefined;
+    // The handler's own spans are children of this one.
+    const end = span === undefined ? run() : span.run(run);
     void end.then((end) => {
+      span?.end(failureOf(end));
       // Closed in the meantime: nothing is told.
       if (this.#running.get(key) !== running) return;
       this.#running.delete(key);
@@ -298,15 +321,36 @@ export class ToolProvider {
     });
   }
 
-  #end(key: string, { session, taken }: Running, end: CallEnd, durationMs: number): void {
+  #span(
+    { canonicalName, effect }: ResolvedTool,
+    { t, session, execution, index }: CallTool,
+    asked: Message,
+  ): OpenSpan {
+    return openSpan({
+      name: t === 'call' ? 'enclave.tool' : 'enclave.tool.reconcile',
+      kind: 'server',
+      parent: asked.trace,
+      attributes: {
+        ...messageAttributes(this.#bus, 'process', asked.subject),
+        'enclave.tool.name': canonicalName,
+        'enclave.tool.effect': effect,
+        'enclave.session.id': session,
+        'enclave.execution.id': execution,
+        'enclave.call.index': index,
+        'enclave.provider.id': this.id,
+      },
+    });
+  }
+
+  #end(key: string, { session, hasNoHeirs, taken }: Running, end: CallEnd, durationMs: number): void {
     const now = this.#clock.monotonic();
     const message = { t: 'ended', key, provider: this.id, end, durationMs } as const;
     if (taken.give({ end, durationMs }) || this.#send(session, message))
-      this.#ends.add(key, session, message, now);
+      this.#ends.add(key, session, message, now, hasNoHeirs);
     else {
       const shorter = { ...message, end: tooLarge(end) };
       this.#send(session, shorter);
-      this.#ends.add(key, session, shorter, now);
+      this.#ends.add(key, session, shorter, now, hasNoHeirs);
     }
     this.#sweepLater();
   }
@@ -353,7 +397,7 @@ export class ToolProvider {
   }
 
   #noteGone(): void {
-    if (this.#running.size > 0 || this.#ends.size > 0) return;
+    if (this.#phase !== 'closed' && (this.#called || this.#running.size > 0 || this.#ends.size > 0)) return;
     this.#cancelGrace?.();
     this.#drained?.resolve();
   }
@@ -361,8 +405,22 @@ export class ToolProvider {
   // ---- sending -------------------------------------------------------------------------------------------
 
   #tell(key: string, told: Told): void {
-    this.#ends.sent(key, told, this.#clock.monotonic());
-    this.#send(told.session, told.message);
+    const now = this.#clock.monotonic();
+    this.#ends.sent(key, told, now);
+    if (told.hasNoHeirs && now - told.endedAt >= DOUBT_MS) this.#ask(key, told);
+    else this.#send(told.session, told.message);
+  }
+
+  /** T5 */
+  #ask(key: string, { session, message }: Told): void {
+    // Owners acknowledge in their own time: that there is no answer is the good one.
+    this.#bus
+      .request(this.#subjects.sessionTools(session), message, { timeoutMs: this.#resendMs })
+      .catch((error: unknown) => {
+        if (!(error instanceof BusError) || error.code !== 'NO_RESPONDERS') return;
+        this.#ends.delete(key);
+        this.#noteGone();
+      });
   }
 
   /** False only if it is larger than the bus carries. */
@@ -380,7 +438,7 @@ export class ToolProvider {
     this.#cancelSweep ??= this.#clock.after(this.#resendMs, () => this.#sweep());
   }
 
-  /** T2, T5. */
+  /** T2, T6. */
   #sweep(): void {
     this.#cancelSweep = undefined;
     for (const [key, told] of this.#ends.due(this.#clock.monotonic(), this.#resendMs)) this.#tell(key, told);
@@ -392,6 +450,12 @@ export class ToolProvider {
 /** It says what the call did, so that it is never made again. */
 function isFinal(end: CallEnd): boolean {
   return typeof end.ok === 'boolean';
+}
+
+/** Why a call failed; undefined if it did not. */
+function failureOf(end: CallEnd): string | undefined {
+  if (end.ok === false) return end.code;
+  return end.ok === 'unknown' ? 'OUTCOME_UNKNOWN' : undefined;
 }
 
 function tooLarge(end: CallEnd): CallEnd {

@@ -1,11 +1,18 @@
 /**
- * What every bus owes (B1 to B10 of `src/bus/bus.ts`), as tests that know nothing but the port.
+ * What every bus owes (B1 to B11 of `src/bus/bus.ts`), as tests that know nothing but the port.
  *
  * No test relies on how soon something happens. That something does *not* happen is shown with a fence: a message
  * sent after the one in question, between the same two handles, which has arrived.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { type Body, type Bus, BusError, type Handler, type Message } from '../../src/bus/bus.ts';
+import {
+  type Body,
+  type Bus,
+  BusError,
+  type Handler,
+  type Message,
+  type TraceHeaders,
+} from '../../src/bus/bus.ts';
 import { systemClock } from '../../src/clock.ts';
 
 /** A bus that was opened for a test run. */
@@ -36,6 +43,7 @@ export function busContract(name: string, open: () => Promise<OpenBus>): void {
     describe('wildcards', () => wildcards(inRoom));
     describe('requests', () => requests(inRoom));
     describe('responders', () => responders(inRoom));
+    describe('traces', () => traces(inRoom));
     describe('large bodies', () => largeBodies(inRoom));
     describe('a slow reader', () => slowReaders(inRoom));
     describe('unsubscribing', () => unsubscribing(inRoom));
@@ -86,6 +94,53 @@ interface Gate {
 const unique = (): string => `contract.${systemClock.id()}`;
 
 const range = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index);
+
+/** B11. */
+function traces(it: Test): void {
+  const traceparent = `00-${'4b'.repeat(16)}-${'a3'.repeat(8)}-01`;
+
+  /** Asks once; resolves to what the handler was given as the trace. */
+  const asked = async (room: Room, trace: TraceHeaders | undefined, body: Body = {}) => {
+    const [from, to] = [await room.connect(), await room.connect()];
+    const subject = unique();
+    const heard: (TraceHeaders | undefined)[] = [];
+    to.subscribe(subject, (message) => {
+      heard.push(message.trace);
+      message.respond?.({ n: 1 });
+    });
+    await to.flush();
+    expect(await from.request(subject, body, { timeoutMs: 10_000, trace })).toEqual({ n: 1 });
+    expect(heard).toHaveLength(1);
+    return heard[0];
+  };
+
+  it('reach the handler beside the body', async (room) => {
+    expect(await asked(room, { traceparent })).toEqual({ traceparent });
+    const tracestate = 'vendor=1,other=a-b_c';
+    expect(await asked(room, { traceparent, tracestate })).toEqual({ traceparent, tracestate });
+  });
+
+  it('are none where none was given', async (room) => {
+    expect(await asked(room, undefined)).toBeUndefined();
+  });
+
+  it('do not make a request too large that is not without them', async (room) => {
+    const { maxPayloadBytes } = await room.connect();
+    const text = 'x'.repeat(maxPayloadBytes - '{"text":""}'.length);
+    const trace = await asked(room, { traceparent }, { text });
+    expect([undefined, traceparent]).toContain(trace?.traceparent);
+  });
+
+  it('are none of what is only published', async (room) => {
+    const [from, to] = [await room.connect(), await room.connect()];
+    const subject = unique();
+    const { promise, resolve } = Promise.withResolvers<Message>();
+    to.subscribe(subject, (message) => resolve(message));
+    await to.flush();
+    from.publish(subject, {});
+    expect((await promise).trace).toBeUndefined();
+  });
+}
 
 /** Let timers and sockets have their turn. */
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -1,5 +1,5 @@
 /**
- * What every store owes (S1 to S11 of `src/store/store.ts`), as tests that know nothing but the port.
+ * What every store owes (S1 to S13 of `src/store/store.ts`), as tests that know nothing but the port.
  *
  * They run in real time against whatever is behind the factory. No test relies on how soon a lease ends: it is
  * given a short one and waits for the fact, and whatever must not end meanwhile has a long one. Where the port
@@ -18,6 +18,7 @@ import { listing } from './store/listing.ts';
 import { followsTheModel } from './store/model.ts';
 import { acquiring, creating, releasing } from './store/ownership.ts';
 import { roles } from './store/roles.ts';
+import { shares } from './store/shares.ts';
 
 export type { OpenStore } from './store/kit.ts';
 
@@ -39,6 +40,7 @@ export function storeContract(name: string, open: () => Promise<OpenStore>): voi
       it(claim, () => (room === undefined ? expect.fail('the store is not open') : act(room)));
     describe('incarnations', () => incarnations(inRoom));
     describe('roles', () => roles(inRoom));
+    describe('shared numbers', () => shares(inRoom));
     describe('creating', () => creating(inRoom));
     describe('acquiring', () => acquiring(inRoom));
     describe('epochs', () => epochs(inRoom));

@@ -71,6 +71,7 @@ describe('a session without activity', () => {
       seq: 2,
       state: { n: 1 },
       labels: { kind: 'idle' },
+      tenant: 'default',
       durability: 'session',
       executions: [{ id: execution.id, status: 'succeeded' }],
     });

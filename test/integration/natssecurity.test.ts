@@ -316,7 +316,7 @@ function dutiesOf(role: Role, namespace: string, id: string): Duties {
     case 'observer':
       return {
         publishes: [subjects.broker('events_read')],
-        subscribes: [EVENTS(namespace), subjects.sessionEvent(S, 'stdout'), inbox],
+        subscribes: [EVENTS(namespace), subjects.sessionEvent(S, 'stdout'), subjects.audit, inbox],
       };
   }
 }
@@ -413,9 +413,10 @@ function holdsTheRoles(
       (each) => !observed.includes(each),
     );
     expect(also).toEqual([]);
+    expect(await client.maySubscribe(subjects.audit)).toBe(false);
   });
 
-  it('lets an observer see events and ask for those that it missed, and nothing else', async () => {
+  it('lets an observer see events and the audit, and ask for events that it missed, and nothing else', async () => {
     const observer = await as('observer', 'o1');
     const allowed = await allowedOf(observer, everythingIn(namespace, 'o1'));
     expect(allowed.filter((each) => each.startsWith('pub'))).toEqual([
@@ -423,7 +424,10 @@ function holdsTheRoles(
     ]);
     const inbox = `sub ${inboxPrefix(namespace, 'observer', 'o1')}.abc.*`;
     const events = allowed.filter((each) => each.includes('.event.'));
-    expect(allowed.filter((each) => each.startsWith('sub') && !events.includes(each))).toEqual([inbox]);
+    expect(allowed.filter((each) => each.startsWith('sub') && !events.includes(each))).toEqual([
+      `sub ${subjects.audit}`,
+      inbox,
+    ]);
   });
 
   it('does not let a runtime make up the ends of tool calls', async () => {

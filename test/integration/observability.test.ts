@@ -56,7 +56,7 @@ describe('the logger', () => {
     expect(lines).toContainEqual(
       expect.objectContaining({
         level: 50,
-        executionId,
+        execution: executionId,
         type: 'final',
         err: expect.objectContaining({ message: 'the listener broke' }),
       }),

@@ -49,6 +49,7 @@ describe('a full queue', () => {
       retryable: true,
       outcome: 'not_started',
       retryAfterMs: expect.any(Number),
+      details: { limit: 'queue', position: 3 },
     });
     expect(refused.stats).toMatchObject({ duration: 0, cpuTime: 0, toolCallCount: 0, attempts: 0 });
     letGo();

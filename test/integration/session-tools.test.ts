@@ -262,13 +262,15 @@ describe('many calls', () => {
     expect(calls.map(({ args }) => args).toSorted()).toEqual([0, 1, 2, 3, 4, 5, 6]);
   });
 
-  it('are shared by all providers', async () => {
+  it('go to the provider in the process of their owner', async () => {
     const session = await system.spawnSession({ limits: { maxConcurrentToolCalls: 32 } });
     const execution = session.execute(
       'await Promise.all(Array.from({ length: 32 }, (_, n) => callTool("wait", n))); return 1',
     );
     await until(() => gate.waiting === 32, 'all of them run');
-    expect(system.parts.brokers.filter(({ provider }) => provider.running > 0)).toHaveLength(2);
+    const { owner } = await session.info();
+    const running = system.parts.brokers.filter(({ provider }) => provider.running > 0);
+    expect(running.map(({ broker }) => broker.id)).toEqual([owner]);
     gate.open();
     expect(valueIn(await execution.result)).toBe(1);
     await until(

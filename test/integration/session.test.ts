@@ -108,6 +108,7 @@ describe('making a session', () => {
       version: expect.any(Number),
       state: { a: 1 },
       labels: { region: 'us' },
+      tenant: 'default',
       durability: 'session',
       executions: [],
     });

@@ -56,6 +56,7 @@ function storeWith(store: Store, replaced: Partial<Store>): Store {
     cleanIndexes: (session) => store.cleanIndexes(session),
     holdRole: (role, holder, ttlMs) => store.holdRole(role, holder, ttlMs),
     releaseRole: (role, holder) => store.releaseRole(role, holder),
+    holdShare: (share) => store.holdShare(share),
     time: () => store.time(),
     close: () => store.close(),
     ...replaced,

@@ -12,6 +12,8 @@ import {
   type EventPage,
   type SessionPage,
   type SessionRecord,
+  type Share,
+  type ShareReply,
   type Store,
   StoreError,
 } from '../../src/store/store.ts';
@@ -159,6 +161,10 @@ export class SimulatedStore implements Store {
 
   releaseRole(role: string, holder: string): Promise<void> {
     return this.#call(`role ${role}`, (store) => store.releaseRole(role, holder));
+  }
+
+  holdShare(share: Share): Promise<ShareReply> {
+    return this.#call(`share ${share.name}`, (store) => store.holdShare(share));
   }
 
   close(): Promise<void> {

@@ -7,7 +7,7 @@ import type { JsonSchema } from '../../src/index.ts';
 type Json = Readonly<Record<string, unknown>>;
 
 const ANNOTATIONS = ['$schema', '$id', 'title', 'description'];
-const TYPES = ['object', 'string', 'number', 'integer', 'boolean'];
+const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean'];
 const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
 
 const isObject = (value: unknown): value is Json =>
@@ -24,6 +24,7 @@ const KEYWORDS: Readonly<
   enum: { of: undefined, fits: (value) => isStrings(value) && new Set(value).size === value.length },
   pattern: { of: 'string', fits: isPattern },
   minimum: { of: 'number', fits: Number.isFinite },
+  items: { of: 'array', fits: isObject },
   properties: { of: 'object', fits: isObject },
   required: { of: 'object', fits: (value) => isStrings(value) && new Set(value).size === value.length },
 };
@@ -40,7 +41,7 @@ function isPattern(value: unknown): boolean {
 export function schemaFaults(schema: unknown, at = '#'): readonly string[] {
   if (!isObject(schema)) return [`${at} is no object`];
   const faults: string[] = [];
-  const { $schema, type, properties, required } = schema;
+  const { $schema, type, items, properties, required } = schema;
   if (at === '#' && $schema !== DRAFT) faults.push(`${at}/$schema is not ${DRAFT}`);
   for (const [keyword, value] of Object.entries(schema)) {
     const where = `${at}/${keyword}`;
@@ -54,6 +55,7 @@ export function schemaFaults(schema: unknown, at = '#'): readonly string[] {
     else if (rule.of !== undefined && rule.of !== (type === 'integer' ? 'number' : type))
       faults.push(`${where} says nothing about a value of type ${String(type)}`);
   }
+  if (isObject(items)) faults.push(...schemaFaults(items, `${at}/items`));
   if (isObject(properties)) {
     for (const [name, sub] of Object.entries(properties))
       faults.push(...schemaFaults(sub, `${at}/properties/${name}`));
@@ -97,6 +99,8 @@ function* broken(schema: JsonSchema, value: unknown, closed: boolean, at: string
     yield `${where} does not match ${schema.pattern}`;
   if (typeof value === 'number' && schema.minimum !== undefined && value < schema.minimum)
     yield `${where} is less than ${schema.minimum}`;
+  if (Array.isArray(value) && schema.items !== undefined)
+    for (const [index, one] of value.entries()) yield* broken(schema.items, one, closed, `${at}/${index}`);
   if (!isObject(value)) return;
   for (const name of schema.required ?? []) if (!Object.hasOwn(value, name)) yield `${at}/${name} is missing`;
   const { properties } = schema;
@@ -112,6 +116,8 @@ function isOf(type: NonNullable<JsonSchema['type']>, value: unknown): boolean {
   switch (type) {
     case 'object':
       return isObject(value);
+    case 'array':
+      return Array.isArray(value);
     case 'integer':
       return Number.isInteger(value);
     case 'number':

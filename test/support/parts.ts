@@ -36,6 +36,8 @@ export interface BrokerParts {
   readonly routing?: Routing | undefined;
   readonly autoscaling?: Autoscaling | undefined;
   readonly placementTimeoutMs?: number | undefined;
+  readonly audit?: boolean | undefined;
+  readonly redactEvents?: boolean | undefined;
   /** To pose as another release. */
   readonly snapshots?: SnapshotCodec | undefined;
 }
@@ -70,7 +72,7 @@ export class Parts {
 
   async broker(
     id: string,
-    { routing, autoscaling, snapshots, placementTimeoutMs = 30_000 }: BrokerParts = {},
+    { routing, autoscaling, snapshots, placementTimeoutMs = 30_000, audit, redactEvents }: BrokerParts = {},
   ): Promise<Broker> {
     const broker = new Broker({
       ...this.#shared,
@@ -86,6 +88,8 @@ export class Parts {
       routing,
       autoscaling,
       snapshots,
+      audit,
+      redactEvents,
       settings: { placementTimeoutMs },
       onNotice: (notice) => this.notices.push(notice),
     });

@@ -152,6 +152,8 @@ export class SessionDriver {
   runtimes: readonly RuntimeView[];
   /** How its broker places. */
   routing: Routing | undefined;
+  /** Others wait for room whose turn comes first. */
+  behind = false;
   /** Every event of the session, numbered from 1 by its place. */
   readonly events: StepEvent[] = [];
   readonly #stories = new Map<string, Story>();
@@ -202,8 +204,8 @@ export class SessionDriver {
   // ---- facts ---------------------------------------------------------------------------------------------
 
   tell(event: Told): Output {
-    const { now, runtimes, routing } = this;
-    const around = { now, fresh: `${this.#prefix}${++this.#fresh}`, runtimes, routing };
+    const { now, runtimes, routing, behind } = this;
+    const around = { now, fresh: `${this.#prefix}${++this.#fresh}`, runtimes, routing, behind };
     const asked = /^(session\.(migrate|hibernate|close)|execution\.)/.test(event.type);
     const fact = { ...event, ...around, ...(asked ? { ref: ++this.#ref } : {}) } as SessionEvent;
     deepFreeze(this.context); // D1

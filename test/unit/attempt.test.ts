@@ -56,6 +56,7 @@ function seated(options: Partial<AttemptSpec> = {}, seat = true) {
     starts.push(
       run.seat(
         {
+          worker: 'worker-1',
           deliver: (deliveries) => sent.push([...deliveries]),
           cancel: () => asked.push('cancel'),
           kill: () => asked.push('kill'),

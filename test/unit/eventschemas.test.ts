@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { permissionsOf, ROLES } from '../../src/identities/permissions.ts';
 import { type EventPayloads, type EventType, eventSchemas, type JsonSchema } from '../../src/index.ts';
 import { readEventsOf } from '../../src/session/asked.ts';
+import { redactedPayload } from '../../src/session/redaction.ts';
 import { subjectsOf } from '../../src/subjects.ts';
 import { makeReference, readPage } from '../support/eventdocs.ts';
 import { schemaFaults, violations } from '../support/jsonschema.ts';
@@ -251,9 +252,14 @@ describe('EVENTS.md', () => {
   });
 
   it('shows an event, a request and answers as they are', () => {
-    const [event, request, answer, refusal] = blocks;
-    expect(blocks).toHaveLength(4);
-    expect(violations(eventSchemas.types[event?.type as EventType], event, CLOSED)).toEqual([]);
+    const [event, redacted, request, answer, refusal] = blocks;
+    expect(blocks).toHaveLength(5);
+    for (const shown of [event, redacted])
+      expect(violations(eventSchemas.types[shown?.type as EventType], shown, CLOSED)).toEqual([]);
+    // They are the same event.
+    const payload = event?.payload as EventPayloads['tool_call'];
+    const { args: _args, ...left } = redactedPayload('tool_call', payload, [1, 2, 3, 4]);
+    expect(redacted?.payload).toEqual(left);
     expect(readEventsOf(request)).toBe(request);
     const value = answer?.value as { readonly events: readonly string[] } | undefined;
     expect(value?.events).toHaveLength(1);
@@ -274,6 +280,7 @@ describe('EVENTS.md', () => {
     const s = subjectsOf('<ns>');
     const heard = [
       s.sessionEvent('<id>', '<type>'),
+      s.audit,
       s.clientResult('<id>'),
       s.brokerHeartbeat('<id>'),
       s.runtimeHeartbeat('<id>'),

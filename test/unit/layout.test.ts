@@ -178,7 +178,10 @@ describe('the directions of imports', () => {
   });
 
   it('examples import the public entry only, and what a user would install beside it', () => {
-    const theirs = ['zod', 'prom-client', 'pino', 'ioredis', '@nats-io/transport-node'];
+    const theirs = [
+      ...['zod', 'prom-client', 'pino', 'ioredis', '@nats-io/transport-node'],
+      ...['api', 'sdk-trace', 'context-async-hooks'].map((name) => `@opentelemetry/${name}`),
+    ];
     const imports = importsOf(examples);
     const wrong = imports.filter(
       ({ target }) =>
@@ -203,9 +206,11 @@ describe('third parties', () => {
     '@nats-io/jwt': 'src/identities/keys.ts',
     '@nats-io/nkeys': 'src/identities/keys.ts',
     uuid: 'src/ids.ts',
+    '@opentelemetry/api': 'src/traces.ts',
     commander: 'src/cli.ts',
     pino: 'src/ops/logs.ts',
     ioredis: 'src/store/redis/client.ts',
+    limiter: 'src/session/bucket.ts',
   };
   const values = importsOf(ours).filter((each) => isPackage(each) && !each.type && each.target !== 'xstate');
 

@@ -404,6 +404,42 @@ describe('an offer whose answer is held back', () => {
   });
 });
 
+describe('an attempt of a stateless run', () => {
+  it.each([
+    ['waits', false],
+    ['has ended', true],
+  ])('that %s is let go once its broker is silent and nobody hears it', async (_, ends) => {
+    const { ask, clock, sandbox, host } = await setUp();
+    const asked = ask(offerOf('a1', { session: 'gone', home: true }));
+    await clock.settle();
+    expect(await asked).toMatchObject({ ok: true });
+    sandbox.scripts[0]?.spec.onReport([output('hi')], true);
+    if (ends) sandbox.scripts[0]?.spec.onEnd(RETURNED);
+    await clock.advance(2_900);
+    expect(host.attempts).toBe(1);
+    await clock.advance(3_000);
+    expect([host.attempts, host.load]).toEqual([0, 0]);
+    expect(sandbox.scripts[0]?.stopped).toBe(!ends);
+  });
+
+  it('stays while its broker hears it, however silent that is', async () => {
+    const { start, clock, host } = await setUp();
+    (await start('a1', { home: true })).spec.onReport([output('hi')], true);
+    await clock.advance(30_000);
+    expect(host.attempts).toBe(1);
+  });
+
+  it('is no attempt of a session, which waits for the next owner', async () => {
+    const { ask, clock, sandbox, host } = await setUp();
+    const asked = ask(offerOf('a1', { session: 'gone' }));
+    await clock.settle();
+    await asked;
+    sandbox.scripts[0]?.spec.onReport([output('hi')], true);
+    await clock.advance(30_000);
+    expect(host.attempts).toBe(1);
+  });
+});
+
 describe('reports', () => {
   it('of a script without calls are one, with its output and its end', async () => {
     const { start, reports, clock } = await setUp();

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import type { Body, Bus } from '../../src/bus/bus.ts';
 import { type Hop, MemoryBusServer } from '../../src/bus/memory.ts';
+import { nearBus } from '../../src/nearbus.ts';
 import type { CallEnd, CallTool, ProviderCommand, ProviderMessage, Reply } from '../../src/protocol.ts';
 import { subjectsOf } from '../../src/subjects.ts';
 import { defineTool, type Reconcile, type Tool, type ToolContext } from '../../src/tools/define.ts';
@@ -327,6 +328,28 @@ describe('a call', () => {
       expect(await asked).toEqual(TAKEN);
       await clock.advance(500);
       expect(clock.timers).toBe(0);
+    });
+  });
+
+  describe('of a stateless run', () => {
+    const end = async (home: boolean | undefined, session: string) => {
+      const { tool, calls } = slowTool();
+      const world = await setUp([tool]);
+      await world.ask({ key: `${session}/x1/0`, session, home });
+      calls[0]?.end(1);
+      await world.clock.advance(9_000);
+      expect(world.provider.unacknowledged).toBe(1);
+      await world.clock.advance(3_000);
+      return world.provider.unacknowledged;
+    };
+
+    it('has its end forgotten when nobody hears it any more, so that a drain need not wait for it', async () => {
+      expect(await end(true, 'gone')).toBe(0);
+    });
+
+    it('has its end told again while its broker hears it, and for a session until its next owner does', async () => {
+      expect(await end(true, 's1')).toBe(1);
+      expect(await end(undefined, 'gone')).toBe(1);
     });
   });
 
@@ -687,6 +710,24 @@ describe('draining', () => {
     const error = { code: 'CLOSED', retryable: true, outcome: 'not_started' };
     expect(await asked).toMatchObject({ ok: false, error });
     expect(calls).toHaveLength(0);
+    expect(await isOver(draining, clock)).toBe(true);
+  });
+
+  it('is not over before no call can come any more: one that got no answer would count as lost', async () => {
+    const clock = new VirtualClock();
+    const real = new MemoryBusServer({ clock }).connect('provider');
+    const left = Promise.withResolvers<void>();
+    const bus: Bus = {
+      ...nearBus(real, { take: () => undefined }),
+      subscribe: (subject, handler, how) => {
+        const own = real.subscribe(subject, handler, how);
+        return { unsubscribe: () => own.unsubscribe(), drain: () => left.promise.then(() => own.drain()) };
+      },
+    };
+    const { provider } = await setUp([slowTool().tool], { bus, clock });
+    const draining = provider.drain(60_000);
+    expect(await isOver(draining, clock)).toBe(false);
+    left.resolve();
     expect(await isOver(draining, clock)).toBe(true);
   });
 

@@ -20,7 +20,9 @@ import {
   type ConnectionOptions,
   connect,
   credsAuthenticator,
+  headers,
   type Msg,
+  type MsgHdrs,
   type NatsConnection,
   nkeyAuthenticator,
   PermissionViolationError,
@@ -29,7 +31,8 @@ import {
 } from '@nats-io/transport-node';
 import { systemClock } from '../../clock.ts';
 import { EnclaveError, invalidArgument } from '../../errors.ts';
-import { BusError } from '../bus.ts';
+import { BusError, type TraceHeaders } from '../bus.ts';
+import { traceBytes, traceOf } from '../trace.ts';
 import type { Backoff, Identity, ResolvedServer } from './options.ts';
 
 export type { Msg };
@@ -69,6 +72,14 @@ export interface SourceOptions {
 export function saysNoResponders(message: Msg): boolean {
   return message.data.length === 0 && message.headers?.code === NO_RESPONDERS;
 }
+
+/** The trace that a message came with. */
+export function traceIn({ headers: sent }: Msg): TraceHeaders | undefined {
+  return sent === undefined ? undefined : traceOf(sent.get(TRACEPARENT), sent.get(TRACESTATE));
+}
+
+const TRACEPARENT = 'traceparent';
+const TRACESTATE = 'tracestate';
 
 interface Flush {
   /** Ask the server, if we are connected. */
@@ -150,17 +161,30 @@ export class Connection {
   }
 
   /** C1. Returns whether it was given to the library. Throws {@link BusError}. */
-  publish(subject: string, data: Uint8Array, reply?: string): boolean {
+  publish(subject: string, data: Uint8Array, reply?: string, trace?: TraceHeaders): boolean {
     if (this.#closed) throw closed(subject);
     if (!this.#connected) return false;
     try {
-      this.#nc.publish(subject, data, reply === undefined ? undefined : { reply });
+      const traced = trace && this.#headersOf(trace, data.length);
+      const options = reply === undefined ? undefined : { reply };
+      this.#nc.publish(subject, data, traced === undefined ? options : { ...options, headers: traced });
       return true;
     } catch (error) {
       // A user may have closed it, or it may now be connected to a server with a smaller limit.
       if (this.#nc.isClosed() || this.#nc.isDraining()) throw closed(subject);
       throw new BusError('PAYLOAD_TOO_LARGE', subject, error instanceof Error ? error.message : 'refused');
     }
+  }
+
+  /** B11: undefined if the server takes no headers, or they would make the message too large for it. */
+  #headersOf(trace: TraceHeaders, bytes: number): MsgHdrs | undefined {
+    if (this.#nc.info?.headers !== true || bytes + traceBytes(trace) > this.#maxPayloadBytes)
+      return undefined;
+    const { traceparent, tracestate } = trace;
+    const made = headers();
+    made.set(TRACEPARENT, traceparent);
+    if (tracestate !== undefined) made.set(TRACESTATE, tracestate);
+    return made;
   }
 
   /** Throws {@link BusError} CLOSED. */

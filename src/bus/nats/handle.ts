@@ -31,6 +31,7 @@ export interface Shared {
 }
 
 export class NatsBus implements Bus {
+  readonly system = 'nats';
   readonly #name: string | undefined;
   readonly #shared: Shared;
   readonly #onClosed: (handle: NatsBus) => void;
@@ -59,7 +60,7 @@ export class NatsBus implements Bus {
     try {
       this.#checkOpen(subject);
       const data = this.#encode(subject, body);
-      return this.#shared.requests.ask(this, subject, data, options.timeoutMs);
+      return this.#shared.requests.ask(this, subject, data, options);
     } catch (error) {
       return Promise.reject(error);
     }

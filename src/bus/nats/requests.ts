@@ -10,7 +10,7 @@
  *  R3  Only who got a request can answer it: the place to answer to cannot be guessed.
  */
 import { systemClock } from '../../clock.ts';
-import { type Body, BusError } from '../bus.ts';
+import { type Body, BusError, type RequestOptions, type TraceHeaders } from '../bus.ts';
 import { type Connection, type Msg, type Source, saysNoResponders } from './connection.ts';
 import { decode } from './text.ts';
 
@@ -26,7 +26,9 @@ interface Pending {
   /** Calls the timer off. */
   cancel: () => void;
   /** R2: what is still to be sent, and when its time is over by the monotonic clock. */
-  held: { readonly data: Uint8Array; readonly until: number } | undefined;
+  held:
+    | { readonly data: Uint8Array; readonly trace: TraceHeaders | undefined; readonly until: number }
+    | undefined;
 }
 
 export class Requests {
@@ -47,12 +49,13 @@ export class Requests {
   }
 
   /** Send, and wait for the answer. Throws and rejects with {@link BusError}. */
-  ask(owner: object, subject: string, data: Uint8Array, timeoutMs: number): Promise<Body> {
+  ask(owner: object, subject: string, data: Uint8Array, options: RequestOptions): Promise<Body> {
+    const { timeoutMs, trace } = options;
     this.#answers ??= this.#subscribe();
     const token = systemClock.id();
-    const sent = this.#connection.publish(subject, data, this.#inbox + token);
+    const sent = this.#connection.publish(subject, data, this.#inbox + token, trace);
     return new Promise((resolve, reject) => {
-      const held = sent ? undefined : { data, until: systemClock.monotonic() + timeoutMs };
+      const held = sent ? undefined : { data, trace, until: systemClock.monotonic() + timeoutMs };
       const cancel = sent ? this.#expire(token, timeoutMs) : this.#giveUp(token, timeoutMs);
       this.#pending.set(token, { subject, owner, resolve, reject, cancel, held });
     });
@@ -64,7 +67,7 @@ export class Requests {
       const { subject, held } = pending;
       if (held === undefined) continue;
       try {
-        if (!this.#connection.publish(subject, held.data, this.#inbox + token)) return;
+        if (!this.#connection.publish(subject, held.data, this.#inbox + token, held.trace)) return;
         pending.held = undefined;
         pending.cancel();
         pending.cancel = this.#expire(token, Math.max(1, held.until - systemClock.monotonic()));

@@ -8,7 +8,7 @@
  *  N3  Nothing thrown in here reaches the library.
  */
 import type { Body, Handler, Message, Subscription } from '../bus.ts';
-import type { Msg, Source } from './connection.ts';
+import { type Msg, type Source, traceIn } from './connection.ts';
 import { decode } from './text.ts';
 
 export interface NatsSubscriptionOptions {
@@ -105,7 +105,8 @@ export class NatsSubscription implements Subscription {
       const body = decode(message.data);
       const { reply } = message;
       if (reply === undefined || reply === '') return { subject, body, respond: undefined };
-      return { subject, body, respond: (answer) => respond(subject, reply, answer) };
+      const trace = traceIn(message);
+      return { subject, body, trace, respond: (answer) => respond(subject, reply, answer) };
     } catch (error) {
       report(error, subject);
       return undefined;

@@ -11,6 +11,8 @@
  *   session:{id}:tools:<x>  list: the journal of execution x
  *   incarnation:<id>        when it ends, in ms of the server's clock; kept for a time after that
  *   role:<role>             who has it, for as long as he has it
+ *   share:{<name>}:has      hash: what each holder has of a shared number
+ *   share:{<name>}:ends     hash: when that ends, in ms of the server's clock
  *   owners:{work}           set of the incarnations that have entries in the work index
  *   work:{work}:<owner>     sorted set: sessions by cover (see indexes.ts); without an owner, nobody's
  *   wakes:{wake<n>}         sorted set: sessions by the time of their wake
@@ -66,6 +68,11 @@ export class Keys {
 
   role(role: string): string {
     return `${this.prefix}role:${role}`;
+  }
+
+  /** What each holder has of a shared number, and when that ends. */
+  share(name: string): readonly [string, string] {
+    return [`${this.prefix}share:{${name}}:has`, `${this.prefix}share:{${name}}:ends`];
   }
 
   /** Of nobody if undefined. */

@@ -1,5 +1,5 @@
 /**
- * The brokers' incarnation leases, and roles of which there is one; all by the server's clock.
+ * The brokers' incarnation leases, roles of which there is one, and numbers that are shared; all by the server's clock.
  *
  * S5: an incarnation is a key that says when it ends. It stays for {@link REMEMBERED_MS} after that, so that an
  * id that was used is refused and a late renewal finds a lease that is over. Ids are long and random, or count
@@ -10,9 +10,10 @@
  * meet a clock that is behind: then an incarnation that was taken for dead is alive again. It cannot write to
  * any session that was taken over meanwhile, for that has another epoch.
  */
-import { checkId, checkTtl } from '../checks.ts';
+import { checkId, checkShare, checkTtl } from '../checks.ts';
+import type { Share, ShareReply } from '../store.ts';
 import { isId, type Keys } from './keys.ts';
-import { END, HOLD, LEFT, OPEN, RELEASE, RENEW, TIME } from './scripts.ts';
+import { END, HOLD, LEFT, OPEN, RELEASE, RENEW, SHARE, TIME } from './scripts.ts';
 import type { Call, Wire } from './wire.ts';
 
 /** 30 days. */
@@ -66,6 +67,21 @@ export class Leases {
     checkId('role', role);
     checkId('holder', holder);
     await this.#write(call, RELEASE, this.#keys.role(role), [holder]);
+  }
+
+  /** S13. What a fail-over forgets is told again with the holder's next word. */
+  async share(call: Call, share: Share): Promise<ShareReply> {
+    checkShare(share);
+    const { name, holder, has, ttlMs, most } = share;
+    const asks = (reply: unknown): boolean => most !== undefined && (reply as [number, number])[0] === 1;
+    const [granted, total] = (await this.#wire.write(
+      call,
+      SHARE,
+      [...this.#keys.share(name)],
+      [holder, has, whole(ttlMs), most ?? ''],
+      asks,
+    )) as [number, number];
+    return { granted: granted === 1, total };
   }
 
   /** By the clock of one server, always of the same as long as the slots stay where they are. */

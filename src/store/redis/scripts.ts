@@ -283,6 +283,34 @@ export const TIME = script(`${NOW}
 return nowMs
 `);
 
+/**
+ * KEYS what each holder has, when that ends; ARGV holder, has, ttl in ms, most or '' for telling only. Answers whether
+ * one more was granted, and the sum of all.
+ */
+export const SHARE = script(`${NOW}
+local total, most = tonumber(ARGV[2]), tonumber(ARGV[4])
+local ends = redis.call('HGETALL', KEYS[2])
+for n = 1, #ends, 2 do
+  if tonumber(ends[n + 1]) > nowMs then
+    if ends[n] ~= ARGV[1] then total = total + (tonumber(redis.call('HGET', KEYS[1], ends[n])) or 0) end
+  else
+    redis.call('HDEL', KEYS[1], ends[n])
+    redis.call('HDEL', KEYS[2], ends[n])
+  end
+end
+local granted = (not most or total < most) and 1 or 0
+local more = most and granted or 0
+local has = tonumber(ARGV[2]) + more
+if has > 0 then
+  redis.call('HSET', KEYS[1], ARGV[1], string.format('%d', has))
+  redis.call('HSET', KEYS[2], ARGV[1], string.format('%d', nowMs + ARGV[3]))
+else
+  redis.call('HDEL', KEYS[1], ARGV[1])
+  redis.call('HDEL', KEYS[2], ARGV[1])
+end
+return {granted, total + more}
+`);
+
 /** KEYS role; ARGV holder, ttl in ms. */
 export const HOLD = script(`
 local holder = redis.call('GET', KEYS[1])

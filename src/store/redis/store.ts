@@ -1,7 +1,7 @@
 /**
  * The store on Redis: one, one with replicas, or a Redis Cluster.
  *
- * How each obligation of the port is kept: scripts.ts (S1, S2, S6), sessions.ts (S3, S4), leases.ts (S5, S11),
+ * How each obligation of the port is kept: scripts.ts (S1, S2, S6), sessions.ts (S3, S4), leases.ts (S5, S11, S13),
  * indexes.ts (S7, S10), wire.ts (S8, S9), listing.ts (S12). With ack 'master', Redis gives up what a replica
  * had not got when its master is lost: then a later answer may contradict an earlier one. With 'replica' it
  * does not.
@@ -17,6 +17,8 @@ import {
   type EventPage,
   type SessionPage,
   type SessionRecord,
+  type Share,
+  type ShareReply,
   type Store,
   StoreError,
 } from '../store.ts';
@@ -182,6 +184,10 @@ export class RedisStore implements Store {
 
   async releaseRole(role: string, holder: string): Promise<void> {
     return this.#leases.release(this.#begin('releaseRole'), role, holder);
+  }
+
+  async holdShare(share: Share): Promise<ShareReply> {
+    return this.#leases.share(this.#begin('holdShare'), share);
   }
 
   async time(): Promise<number> {
