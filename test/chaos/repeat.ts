@@ -17,7 +17,8 @@ for (let round = 1; round <= rounds; round++) {
   process.stdout.write(`round ${round} of ${rounds}: ${counted}, ${seconds} s\n`);
   if (run.status !== 0) {
     failed++;
-    process.stdout.write(run.stdout.slice(-8_000));
+    // Failures are told on stderr, what the tests print on stdout.
+    process.stdout.write(`${run.stdout.slice(-8_000)}\n${run.stderr.slice(-8_000)}\n`);
   }
 }
 process.stdout.write(`${rounds - failed} of ${rounds} rounds passed\n`);

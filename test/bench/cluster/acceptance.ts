@@ -3,6 +3,7 @@
  * open.
  */
 import type { Drain, Migration, Takeover, Victim } from './failures.ts';
+import type { FairnessRow, Place } from './fairness.ts';
 import type { RowName, Way } from './settings.ts';
 import type { Figures, ThroughputRow } from './throughput.ts';
 
@@ -19,6 +20,7 @@ export interface Measured {
   readonly takeover: readonly Takeover[] | undefined;
   readonly migration: Migration | undefined;
   readonly drain: Drain | undefined;
+  readonly fairness: readonly FairnessRow[] | undefined;
 }
 
 const LEAST_RATE: readonly (readonly [RowName, number])[] = [
@@ -37,9 +39,17 @@ const MOST_TAKEOVER_MS: readonly (readonly [Victim, number])[] = [
   ['runtime', 2_000],
 ];
 const MOST_PAUSE_MS = 250;
+const MOST_FLOODED = 2;
+const PLACES: readonly Place[] = ['embedded', 'cluster'];
 
 /** Judge a run. */
-export function judge({ throughput = [], takeover = [], migration, drain }: Measured): readonly Verdict[] {
+export function judge({
+  throughput = [],
+  takeover = [],
+  migration,
+  drain,
+  fairness = [],
+}: Measured): readonly Verdict[] {
   const find = (row: RowName, way: Way): Figures | undefined =>
     throughput.find((one) => one.row === row)?.ways[way];
   return [
@@ -68,6 +78,13 @@ export function judge({ throughput = [], takeover = [], migration, drain }: Meas
       'share of sessions that a drain moved and whose scripts ended well',
       1,
       drain && Math.min(drain.moved, drain.succeeded) / drain.sessions,
+    ),
+    ...PLACES.map((where) =>
+      atMost(
+        `p99 of a tenant beside a flood / alone, recommended admission, ${where}`,
+        MOST_FLOODED,
+        fairness.find(({ place, admission }) => place === where && admission === 'recommended')?.p99Ratio,
+      ),
     ),
   ];
 }

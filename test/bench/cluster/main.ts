@@ -12,6 +12,7 @@ import { stopAll } from '../../support/processes.ts';
 import { describeMachine } from '../machine.ts';
 import { judge } from './acceptance.ts';
 import { measureDrain, measureMigration, measureTakeover } from './failures.ts';
+import { measureFairness } from './fairness.ts';
 import { analyse, profileClient } from './profile.ts';
 import * as report from './report.ts';
 import { readSettings, type Section } from './settings.ts';
@@ -80,6 +81,7 @@ try {
     takeover: await run('takeover', (tell) => measureTakeover(settings, tell), report.reportTakeover),
     migration: await run('migration', (tell) => measureMigration(settings, tell), report.reportMigration),
     drain: await run('drain', (tell) => measureDrain(settings, tell), report.reportDrain),
+    fairness: await run('fairness', (tell) => measureFairness(settings, tell), report.reportFairness),
   };
   const verdicts = judge(measured);
   print(report.reportVerdicts(verdicts, settings));

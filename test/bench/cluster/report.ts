@@ -4,6 +4,7 @@ import { type Column, millis, ratio, table, whole } from '../table.ts';
 import type { Verdict } from './acceptance.ts';
 import { ROLES, sum } from './cpu.ts';
 import type { Drain, Migration, Takeover } from './failures.ts';
+import { type FairnessRow, FLOOD, SHARE } from './fairness.ts';
 import type { Profiled } from './profile.ts';
 import { type Settings, WAYS, type Way } from './settings.ts';
 import type { ThroughputRow } from './throughput.ts';
@@ -117,6 +118,24 @@ export function reportDrain({ sessions, ms, exitCode, moved, succeeded }: Drain)
   const columns = ['sessions', 'ms', 'exit code', 'moved', 'ended well'].map(right);
   const cells = [whole(sessions), whole(ms), String(exitCode), whole(moved), whole(succeeded)];
   return section('Drain of a broker whose sessions execute', table(columns, [cells]));
+}
+
+/** What a flood costs a tenant that keeps to its share. */
+export function reportFairness(rows: readonly FairnessRow[]): string {
+  const columns = [left('where'), left('admission')].concat(
+    ['alone p50 ms', 'p99 ms', 'flooded p50 ms', 'p99 ms', 'p50 ratio', 'p99 ratio', 'flood req/s'].map(
+      right,
+    ),
+  );
+  const cells = rows.map(({ place, admission, alone, flooded, p50Ratio, p99Ratio, sentPerSecond }) => [
+    ...[place, admission, millis(alone.p50Ms), millis(alone.p99Ms)],
+    ...[millis(flooded.p50Ms), millis(flooded.p99Ms), ratio(p50Ratio), ratio(p99Ratio)],
+    whole(sentPerSecond),
+  ]);
+  return section(
+    `A tenant at its share of ${SHARE} simple scripts a second, beside one that floods at ${FLOOD} times that`,
+    table(columns, cells),
+  );
 }
 
 /** Each criterion and whether it was met. Under five rounds the heading says that it proves nothing. */

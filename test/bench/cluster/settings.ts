@@ -6,7 +6,7 @@
  */
 import { parseArgs } from 'node:util';
 
-export const SECTIONS = ['throughput', 'takeover', 'migration', 'drain'] as const;
+export const SECTIONS = ['throughput', 'takeover', 'migration', 'drain', 'fairness'] as const;
 export const ROWS = ['simple', 'read', 'unsafe'] as const;
 /** What requests go to: the first four are there to be compared with. */
 export const WAYS = ['nats', 'commits', 'enclave', 'memory', 'stateless', 'master', 'replica'] as const;
