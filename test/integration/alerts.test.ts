@@ -168,7 +168,7 @@ describe('QueueBacklog', () => {
       await Promise.allSettled(runs);
     }
     await resolves('QueueBacklog');
-    expect(await value('sum(enclave_queue_depth)')).toBe(0);
+    await expect.poll(() => value('sum(enclave_queue_depth)'), { timeout: PATIENCE_MS }).toBe(0);
     // No set of labels that came up on the way made an expression ambiguous.
     expect(await prometheus.rulesAreWell()).toBe(true);
   }, 90_000);

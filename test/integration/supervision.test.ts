@@ -298,7 +298,7 @@ describe('a worker that does not come up', () => {
   });
 
   it('does not stay promised when the pool gives up while it starts', async () => {
-    const gate = Promise.withResolvers<void>();
+    let gate = Promise.withResolvers<void>();
     const enclave = open(
       { poolSize: 2, minWorkers: 1, maxRestarts: 0, maxConcurrentPerWorker: 1, startTimeoutMs: 60_000 },
       { toolHandler: () => gate.promise },
@@ -316,8 +316,10 @@ describe('a worker that does not come up', () => {
     gate.resolve();
     expect(valueIn(await first)).toBe(1);
     // Both places can be filled again.
-    const both = [1, 2].map((n) => enclave.run(`await sleep(500); return ${n}`));
+    gate = Promise.withResolvers();
+    const both = [1, 2].map((n) => enclave.run(`await callTool("gate"); return ${n}`));
     await expect.poll(() => enclave.stats().active, { timeout: 10_000 }).toBe(2);
+    gate.resolve();
     expect((await Promise.all(both)).map(valueIn)).toEqual([1, 2]);
   });
 });
