@@ -45,7 +45,7 @@ async function told(
 }
 
 describe("with ack 'master'", () => {
-  it('what a master took along takes no epoch back, and what it concerned goes on', async () => {
+  it('what a master took along is owned again above what clients have seen, and what it concerned goes on', async () => {
     cluster = await startLossy('master');
     const redis = replicated(cluster);
     const before = pids();
@@ -69,8 +69,8 @@ describe("with ack 'master'", () => {
     const { result } = await waiting.executed();
     expect(result).toMatchObject({ success: true, value: [1, waiting.input, waiting.input, waiting.input] });
     const after = await session.info();
+    // A broker that knew nothing of the lost epochs may have tried a lower one meanwhile: runtimes refuse that.
     expect(after.epoch).toBeGreaterThan(epoch);
-    expect(epochs.toSorted((one, other) => one - other)).toEqual(epochs);
     expect(await session.execute('return state.n').result).toMatchObject({ success: true, value: 1 });
     expect(pids()).toEqual(before);
     await stop();
