@@ -28,6 +28,8 @@ const SEEK_MS = 300;
 const QUIET_MS = 50;
 /** After this long here, in ms, every provider that lives has been heard of: two beats and a little. */
 const SETTLED_MS = 2_500;
+/** After this long here, in ms, whoever provides tools and is not slow has answered the question of the start. */
+const HEARD_MS = 1_000;
 /** A name that nobody knew is not asked for again so soon, in ms: who comes later shows himself. */
 const ASKED_MS = 10_000;
 const MAX_ASKED = 10_000;
@@ -140,7 +142,7 @@ export class ToolDirectory {
   }
 
   #all(): readonly string[] | undefined {
-    const isSettled = this.#options.clock.monotonic() - this.#startedAt >= SETTLED_MS;
+    const isSettled = this.#options.clock.monotonic() - this.#startedAt >= HEARD_MS;
     return isSettled && this.#providers.size < MAX_PROVIDERS ? [...this.#providers.keys()] : undefined;
   }
 
