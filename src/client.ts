@@ -36,6 +36,7 @@ export interface EnclaveClientOptions {
   readonly namespace?: string | undefined;
   /** Names this client: no other that lives may have it. Default: that of the credentials, or a new one. */
   readonly id?: string | undefined;
+  /** Whether, how often and how soon it connects again, having lost the connection. Default: see each. */
   readonly reconnection?: ReconnectionOptions | undefined;
   /** Longest wait for the answer to a command, and for the result of `run`, in ms. Default 60,000; 1 to 86,400,000. After it UNAVAILABLE or TIMEOUT, with what is certain as `outcome`. The result of an execution of a session is waited for as long as it runs. */
   readonly timeout?: number | undefined;

@@ -49,8 +49,11 @@ export interface NatsOptions {
   readonly name?: string | undefined;
   /** Text of a .creds file, or what returns it: it is asked at every connection, so that a renewed one is used. */
   readonly credentials?: string | (() => string) | undefined;
+  /** The user to connect as, with `password`. Default: the one in the url. */
   readonly user?: string | undefined;
+  /** The password of `user`. Default: the one in the url. */
   readonly password?: string | undefined;
+  /** A token, in the place of a user. Default: the one in the url. */
   readonly token?: string | undefined;
   /** Seed of an nkey: `SU…`. */
   readonly nkey?: string | undefined;
@@ -58,6 +61,7 @@ export interface NatsOptions {
   readonly tls?: true | NatsTlsOptions | undefined;
   /** Attempts per server to come back, before the link is closed for good. Default -1, for ever; 0 to 1,000,000. */
   readonly maxReconnectAttempts?: number | undefined;
+  /** How long it waits before it connects again, having lost the connection. Default: see each. */
   readonly reconnect?: NatsReconnectOptions | undefined;
   /** The server is asked for a sign of life this often, and given up when it owes two, in ms. Default 1,000; 50 to 3,600,000. */
   readonly pingIntervalMs?: number | undefined;
