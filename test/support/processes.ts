@@ -78,8 +78,9 @@ export async function waitUntil(
 
 // --- Ports
 
-const FIRST_PORT = 10_000;
-const PORTS = 22_000;
+// Fetch refuses some ports, the last of which is 10080.
+const FIRST_PORT = 10_100;
+const PORTS = 21_900;
 const handedOut = new Set<number>();
 
 /** A loopback port on which nobody listens (P2). Never the same twice in one process. */
