@@ -200,8 +200,7 @@ function lose(context: RuntimeContext, event: Extract<RuntimeEvent, { type: 'wor
         now = entry.dedicated
           ? change(now, { dedicated: post(now.dedicated, waiting) })
           : change(now, { shared: post(now.shared, waiting) });
-      }
-      if (!event.blamed) now = suspect(now, entry);
+      } else now = suspect(now, entry);
       effects.push({ type: 'retry', id: entry.id, alone: !event.blamed, counted: false });
     }
   }

@@ -319,9 +319,8 @@ export class Runs {
     const [, run = ''] = message.key.split('/');
     const here = this.#runs.get(run);
     if (here !== undefined) return here.actor.hear(message);
-    if (message.t !== 'ended') return;
-    const { subjects } = this.#options;
-    this.#publish(subjects.providerCmd(message.provider), { t: 'ack', keys: [message.key] });
+    const { acks, isClosed } = this.#options;
+    if (message.t === 'ended') acks.call(message.provider, message.key, () => !isClosed());
   }
 
   async #command(body: object): Promise<Reply<unknown>> {
