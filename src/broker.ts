@@ -2,7 +2,7 @@
 import { checkKeys } from './arguments.ts';
 import { DEFAULT_NATS } from './natssource.ts';
 import { Served } from './served.ts';
-import { type CreateSystemOptions, checkSystemOptions, createSystem, type System } from './system.ts';
+import { type CreateSystemOptions, checkSystemOptions, type System, startSystem } from './system.ts';
 
 /** `nats`: default `nats://127.0.0.1:4222`. */
 export interface EnclaveBrokerOptions
@@ -33,7 +33,7 @@ export class EnclaveBroker implements AsyncDisposable {
       sessionTimeoutMs: sessionTimeout,
     };
     checkSystemOptions(settings);
-    this.#served = new Served(() => createSystem(settings), options.registry);
+    this.#served = new Served((signal) => startSystem(settings, signal), options.registry);
   }
 
   /** Join the cluster. Resolves to the system that this broker is part of. Rejects as `createSystem` does. Safe to call again. */

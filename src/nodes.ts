@@ -139,11 +139,6 @@ export class BrokerNode {
     await this.provider.drain(drainGraceMs);
   }
 
-  /** Report nothing any more. */
-  stopMetrics(): void {
-    this.#stopMetrics();
-  }
-
   /** End now; others need not wait for the lease to take its sessions over. */
   async close(): Promise<void> {
     this.provider.close();
@@ -194,11 +189,6 @@ export class RuntimeNode {
   /** Take nothing more; what does not end within the grace is given back. */
   drain(): Promise<void> {
     return this.host.drain(this.#settings.drainGraceMs);
-  }
-
-  /** Report nothing any more. */
-  stopMetrics(): void {
-    this.#stopMetrics();
   }
 
   close(): Promise<void> {

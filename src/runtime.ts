@@ -6,7 +6,7 @@ import { invalidArgument } from './errors.ts';
 import { DEFAULT_NATS, type NatsSource, natsSource } from './natssource.ts';
 import type { WorkerPoolOptions } from './options.ts';
 import { Served } from './served.ts';
-import { type CreateSystemOptions, checkSystemOptions, createSystem } from './system.ts';
+import { type CreateSystemOptions, checkSystemOptions, startSystem } from './system.ts';
 
 export interface EnclaveRuntimeOptions {
   /** The NATS servers that its brokers use: `nats://` or `tls://` urls, or options with credentials. Default `nats://127.0.0.1:4222`. */
@@ -72,7 +72,7 @@ export class EnclaveRuntime implements AsyncDisposable {
       heartbeatIntervalMs: heartbeatInterval,
     };
     checkSystemOptions(settings);
-    this.#served = new Served(() => createSystem(settings), options.registry);
+    this.#served = new Served((signal) => startSystem(settings, signal), options.registry);
   }
 
   /** Join the cluster. Resolves when offers can reach it. Rejects as UNAVAILABLE if no server answers. Safe to call again. */

@@ -5,14 +5,16 @@ import { type HealthServer, serveHealth } from './ops/health.ts';
 import type { System } from './system.ts';
 
 export class Served {
-  readonly #create: () => Promise<System>;
+  readonly #create: (signal: AbortSignal) => Promise<System>;
   readonly #registry: Registry | undefined;
+  readonly #abandoned = new AbortController();
   #starting: Promise<System> | undefined;
   #system: System | undefined;
   #health: HealthServer | undefined;
   #leaving: Promise<void> | undefined;
 
-  constructor(create: () => Promise<System>, registry: Registry | undefined) {
+  /** @param create Rejects soon once its signal is aborted. */
+  constructor(create: (signal: AbortSignal) => Promise<System>, registry: Registry | undefined) {
     this.#create = create;
     this.#registry = registry;
   }
@@ -20,7 +22,7 @@ export class Served {
   /** Safe to call again; after a failure it tries again. */
   start(): Promise<System> {
     if (this.#leaving !== undefined) return Promise.reject(new EnclaveError('CLOSED', 'It was closed'));
-    this.#starting ??= this.#create().then(
+    this.#starting ??= this.#create(this.#abandoned.signal).then(
       (system) => {
         this.#system = system;
         return system;
@@ -57,6 +59,7 @@ export class Served {
 
   close(): Promise<void> {
     this.#leaving ??= (async () => {
+      if (this.#system === undefined) this.#abandoned.abort();
       const system = await this.#starting?.catch(() => undefined);
       await system?.close();
       await this.#health?.close();

@@ -301,7 +301,7 @@ export class System implements AsyncDisposable {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       this.#state = 'closed';
-      this.stopMetrics();
+      this.#stopMetrics?.();
       await this.#client.close();
       if (this.#listening) this.#directory.stop();
       await Promise.all(this.#brokers.map((node) => node.close()));
@@ -316,12 +316,6 @@ export class System implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-
-  /** @internal Report nothing any more: what did not come up says nothing of what does. */
-  stopMetrics(): void {
-    this.#stopMetrics?.();
-    for (const node of [...this.#brokers, ...this.#runtimes]) node.stopMetrics();
   }
 
   /** @internal The parts, for tests that take them away. */
@@ -393,42 +387,55 @@ export function checkSystemOptions(options: CreateSystemOptions): void {
 
 /**
  * Start a system: brokers, runtimes and tools in this process with nothing else installed, or this process's part of
- * a cluster over NATS and Redis.
+ * a cluster over NATS and Redis. What cannot start leaves nothing behind.
  *
  * Rejects with an EnclaveError INVALID_ARGUMENT naming the option that is unknown, out of range or contradicts
  * another, or UNAVAILABLE if a server does not answer.
  */
-export async function createSystem(options: CreateSystemOptions = {}): Promise<System> {
+export function createSystem(options: CreateSystemOptions = {}): Promise<System> {
+  return startSystem(options, new AbortController().signal);
+}
+
+/** @internal As `createSystem`; rejects as CLOSED if the signal is aborted before the system has started. */
+export async function startSystem(options: CreateSystemOptions, signal: AbortSignal): Promise<System> {
   checkSystemOptions(options);
-  const { redis, logger, ack, keyPrefix, registry } = options;
   const member = await whoIs(options);
   const settings = resolveSystemOptions({ ...options, namespace: member?.namespace ?? options.namespace });
   const tools = toolsOf(options.tools);
-  const noteDropped = registry && meterDeadLetters(registry);
-  const logDropped = logUntaken(logger);
-  const onError = (error: unknown, subject: string): void => {
-    noteDropped?.('unreadable');
-    logDropped(error, subject);
-  };
-  const bus = await openBus(member?.nats, onError, logLink(logger));
+  const bus = await openBus(member?.nats, untaken(options), logLink(options.logger));
   let store: StoreSource | undefined;
   let system: System | undefined;
   try {
-    if (rolesOf(options).includes('broker')) {
-      const { namespace, maxEvents } = settings;
-      const onNotice = logStore(logger);
-      store = await openStore(redis, { namespace, maxEvents, ack, keyPrefix, onNotice });
-    }
+    if (rolesOf(options).includes('broker')) store = await storeOf(options, settings);
     const keeping = autoscalingOf(options)?.keep(settings);
     system = new System({ settings, options, tools, bus, store, keeping, member });
-    await system.start();
+    // A broker waits for its lease for as long as it takes.
+    signal.addEventListener('abort', () => void system?.close(), { once: true });
+    if (!signal.aborted) await system.start();
+    if (signal.aborted) throw new Error('aborted');
     return system;
   } catch (error) {
-    system?.stopMetrics();
+    await system?.close();
     await bus.close();
     await store?.store.close();
-    throw error;
+    throw signal.aborted ? new EnclaveError('CLOSED', 'It was closed before it had started') : error;
   }
+}
+
+function storeOf(options: CreateSystemOptions, settings: ResolvedSystemOptions): Promise<StoreSource> {
+  const { redis, ack, keyPrefix, logger } = options;
+  const { namespace, maxEvents } = settings;
+  return openStore(redis, { namespace, maxEvents, ack, keyPrefix, onNotice: logStore(logger) });
+}
+
+/** Told of messages that nobody here can read. */
+function untaken({ registry, logger }: CreateSystemOptions): (error: unknown, subject: string) => void {
+  const note = registry && meterDeadLetters(registry);
+  const log = logUntaken(logger);
+  return (error, subject) => {
+    note?.('unreadable');
+    log(error, subject);
+  };
 }
 
 async function whoIs(options: CreateSystemOptions): Promise<Member | undefined> {

@@ -14,6 +14,7 @@ import { hasWork, type SessionStateValue } from '../../actors/session.ts';
 import type { SessionContext } from '../../actors/sessiondata.ts';
 import { type Bus, BusError, type Subscription, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import { EnclaveError } from '../errors.ts';
 import { type Losses, UNCOUNTED } from '../losses.ts';
 import { type ResolvedAdmission, resolveAdmission } from '../options.ts';
 import type { Activated, ActivateSession, BrokerHeartbeat, Reply } from '../protocol.ts';
@@ -140,7 +141,7 @@ export class Broker {
   #subscriptions: Subscription[] = [];
   #timers: (() => void)[] = [];
   #state: 'new' | 'open' | 'draining' | 'closed' = 'new';
-  #whenHeld: (() => void)[] = [];
+  readonly #firstHeld = Promise.withResolvers<void>();
 
   constructor(options: BrokerOptions) {
     const { id, bus, store, clock, subjects, tool, settings, routing } = options;
@@ -333,17 +334,19 @@ export class Broker {
     return this.#hosting.get(session)?.actor;
   }
 
-  /** Resolves when it can own sessions. */
+  /** Resolves when it can own sessions. Rejects with an EnclaveError CLOSED if it ends before. */
   async start(): Promise<void> {
     const { bus, scanMs = DEFAULTS.scanMs } = this.#options;
+    if (this.#state !== 'new') throw ended();
     this.#state = 'open';
     this.directory.start();
     this.tools.start();
-    const held = new Promise<void>((resolve) => this.#whenHeld.push(resolve));
     this.#lease.start();
-    await held;
+    await this.#firstHeld.promise;
+    if (this.#state !== 'open') throw ended();
     this.#subscribe();
     await bus.flush();
+    if (this.#state !== 'open') throw ended();
     this.#repeat(HEARTBEAT_MS, () => this.#beat());
     this.#repeat(SWEEP_MS, () => this.#sweep());
     this.#repeat(scanMs, () => void this.#scan.run());
@@ -353,7 +356,7 @@ export class Broker {
 
   #leaseHeld(): void {
     this.#snapshots.restart();
-    for (const held of this.#whenHeld.splice(0)) held();
+    this.#firstHeld.resolve();
   }
 
   #subscribe(): void {
@@ -522,6 +525,7 @@ export class Broker {
 
   #end(): void {
     this.#state = 'closed';
+    this.#firstHeld.resolve();
     for (const cancel of this.#timers.splice(0)) cancel();
     for (const subscription of this.#subscriptions.splice(0)) subscription.unsubscribe();
     this.#hosting.silenceAll();
@@ -530,4 +534,8 @@ export class Broker {
     this.directory.stop();
     this.tools.stop();
   }
+}
+
+function ended(): EnclaveError {
+  return new EnclaveError('CLOSED', 'The broker ended before it had started');
 }

@@ -20,8 +20,9 @@ import {
   type EnclaveRuntimeOptions,
   provideTools,
 } from '../../src/index.ts';
+import { startSystem } from '../../src/system.ts';
 import { type NatsServer, startNats } from '../support/nats.ts';
-import { waitUntil } from '../support/processes.ts';
+import { childrenOf, freePort, waitUntil } from '../support/processes.ts';
 import { type RedisServer, startRedis } from '../support/redis.ts';
 import { refusalOf } from '../support/systems.ts';
 
@@ -69,6 +70,10 @@ function newClient(options: EnclaveClientOptions): EnclaveClient {
   opened.push(client);
   return client;
 }
+
+/** Connections to a server that are of ours. */
+const clientsOf = async (server: RedisServer): Promise<number> =>
+  (await server.cli('CLIENT', 'LIST')).split('\n').filter((line) => !line.includes('cmd=client')).length;
 
 async function get(port: number, route: string): Promise<{ readonly status: number; readonly text: string }> {
   const response = await fetch(`http://127.0.0.1:${port}${route}`);
@@ -208,6 +213,37 @@ describe('the endpoints', () => {
     await waitUntil(async () => (await get(port, '/readyz')).status === 200, 'it is ready again');
     await broker.close();
     await paused.stop();
+  });
+});
+
+describe('a start that does not come to its end', () => {
+  it('is given up when the broker is closed, and leaves nothing behind', async () => {
+    // It answers, and takes no writes: a lease cannot be had.
+    const full = await startRedis({ args: ['--min-replicas-to-write', '1'] });
+    const broker = new EnclaveBroker({ nats: nats.url, redis: full.url, namespace: newNamespace() });
+    opened.push(broker);
+    const port = await freePort();
+    const listening = refusalOf(() => broker.listen(port, '127.0.0.1'));
+    await waitUntil(async () => (await get(port, '/startupz')).status === 503, 'it says that it is starting');
+    await waitUntil(async () => (await clientsOf(full)) > 0, 'it is connected');
+    await broker.drain();
+    expect(await listening).toMatchObject({ code: 'CLOSED' });
+    await waitUntil(async () => (await clientsOf(full)) === 0, 'it is not connected any more');
+    await full.stop();
+  });
+
+  it('leaves no worker process behind', async () => {
+    const full = await startRedis({ args: ['--min-replicas-to-write', '1'] });
+    const before = childrenOf(process.pid);
+    const started = (): readonly number[] => childrenOf(process.pid).filter((pid) => !before.includes(pid));
+    const given = new AbortController();
+    const options = { nats: nats.url, redis: full.url, namespace: newNamespace(), pool: { poolSize: 1 } };
+    const starting = refusalOf(() => startSystem({ ...options, roles: ['broker', 'runtime'] }, given.signal));
+    await waitUntil(() => started().length === 1, 'its worker is there');
+    given.abort();
+    expect(await starting).toMatchObject({ code: 'CLOSED' });
+    await waitUntil(() => started().length === 0, 'it is gone');
+    await full.stop();
   });
 });
 

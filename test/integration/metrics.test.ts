@@ -23,7 +23,7 @@ import {
   startBrokerPod,
   startRuntimePod,
 } from '../support/pods.ts';
-import { stopAll, temporaryDirectory, waitUntil } from '../support/processes.ts';
+import { childrenOf, stopAll, temporaryDirectory, waitUntil } from '../support/processes.ts';
 import { type RedisServer, startRedis } from '../support/redis.ts';
 import { namesIn, parseScrape, type Scrape, scrape } from '../support/scrape.ts';
 
@@ -271,7 +271,7 @@ describe('a runtime', () => {
     const workers = seriesOf(busy, 'enclave_worker_memory_bytes');
     expect(workers).toEqual(['enclave_worker_memory_bytes{worker_id="w1"}']);
     expect(busy.get(workers[0] ?? '')).toBeGreaterThan(20e6);
-    process.kill(childOf(runtime.pid), 'SIGKILL');
+    process.kill(childrenOf(runtime.pid)[0] ?? Number.NaN, 'SIGKILL');
     await see(runtime, 'enclave_worker_retirements_total{reason="crash"}', 1);
     await see(broker, 'enclave_replays_total{reason="given_back"}', 2);
     // It is started again in its slot, or in another: one worker is reported, and it lives.
@@ -399,8 +399,3 @@ describe('an Enclave', () => {
     expect(series).not.toContain('enclave_worker_memory_bytes{worker_id="w1"}');
   });
 });
-
-/** The first process that another one started. */
-function childOf(pid: number): number {
-  return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')[0]);
-}

@@ -1,7 +1,7 @@
 /** What is done to the cluster while it works: kills and drains, in turn. */
 import type { ChaosPod } from '../chaos/cluster.ts';
+import { childrenOf } from '../support/processes.ts';
 import type { Members } from './members.ts';
-import { childrenOf } from './proc.ts';
 
 /** What was done, from its beginning to when whatever it hit was back, by the wall clock, in ms. */
 export interface Done {

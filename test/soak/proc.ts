@@ -1,5 +1,6 @@
 /** What the kernel tells of a process. Linux only. */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { childrenOf } from '../support/processes.ts';
 
 export interface Usage {
   readonly residentBytes: number;
@@ -37,16 +38,6 @@ export function usageOf(pid: number): Usage | undefined {
     };
   } catch {
     return undefined;
-  }
-}
-
-/** Of its main thread, which starts all of ours. */
-export function childrenOf(pid: number): readonly number[] {
-  try {
-    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
-    return text === '' ? [] : text.split(' ').map(Number);
-  } catch {
-    return [];
   }
 }
 

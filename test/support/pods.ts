@@ -1,7 +1,6 @@
 /** Pods: brokers and runtimes as processes of their own, started through the command line as an operator would. */
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { freePort, HOST, Launched, track, waitUntil } from './processes.ts';
+import { childrenOf, freePort, HOST, Launched, track, waitUntil } from './processes.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 const CLI = path.join(ROOT, 'src/cli.ts');
@@ -163,13 +162,7 @@ export class Pod {
   /** Its process and the children of that. */
   #tree(): readonly number[] {
     const { pid } = this;
-    if (!this.running) return [];
-    try {
-      const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
-      return [pid, ...(children === '' ? [] : children.split(' ').map(Number))];
-    } catch {
-      return [pid];
-    }
+    return this.running ? [pid, ...childrenOf(pid)] : [];
   }
 }
 

@@ -4,6 +4,7 @@
  * A worker that was replaced meanwhile is in the account of the runtime that waited for it: nothing is missed.
  */
 import { readFileSync } from 'node:fs';
+import { childrenOf } from '../../support/processes.ts';
 
 export const ROLES = ['client', 'nats', 'redis', 'replica', 'broker', 'runtimes', 'workers'] as const;
 export type CpuRole = (typeof ROLES)[number];
@@ -64,14 +65,5 @@ function timesOf(pid: number): { readonly own: number; readonly waitedFor: numbe
     return { own: (utime + stime) / TICKS_PER_SECOND, waitedFor: (cutime + cstime) / TICKS_PER_SECOND };
   } catch {
     return { own: 0, waitedFor: 0 };
-  }
-}
-
-function childrenOf(pid: number): readonly number[] {
-  try {
-    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
-    return text === '' ? [] : text.split(' ').map(Number);
-  } catch {
-    return [];
   }
 }

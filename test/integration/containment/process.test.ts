@@ -6,6 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createWorkerPoolAdapter, Enclave } from '../../../src/index.ts';
+import { childrenOf } from '../../support/processes.ts';
 import { openArena } from './arena.ts';
 
 const arena = openArena();
@@ -36,10 +37,7 @@ function alive(id: number): boolean {
 
 /** Everything that descends from a process now. */
 function descendants(of: number): number[] {
-  const children = readdirSync(`/proc/${of}/task`).flatMap((task) =>
-    readFileSync(`/proc/${of}/task/${task}/children`, 'latin1').split(' ').filter(Boolean).map(Number),
-  );
-  return children.flatMap((child) => [child, ...(alive(child) ? descendants(child) : [])]);
+  return childrenOf(of).flatMap((child) => [child, ...(alive(child) ? descendants(child) : [])]);
 }
 
 describe.runIf(process.platform === 'linux')('a worker process, seen from outside', () => {
