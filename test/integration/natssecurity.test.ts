@@ -34,7 +34,8 @@ import { subjectsOf } from '../../src/subjects.ts';
 import { defineTool } from '../../src/tools/define.ts';
 import { ToolProvider } from '../../src/tools/provider.ts';
 import { createToolRegistry } from '../../src/tools/registry.ts';
-import { find } from '../support/install.ts';
+import { Certificates } from '../support/certificates.ts';
+import { binary } from '../support/install.ts';
 import { type NatsServer, startNats } from '../support/nats.ts';
 import { HOST, waitUntil } from '../support/processes.ts';
 
@@ -554,8 +555,7 @@ describe('nats.conf', () => {
 
   it('does not start without passwords', () => {
     const env = { PATH: process.env.PATH };
-    const start = () =>
-      execFileSync(find('nats-server') ?? '', ['-t', '-c', NATS_CONF], { env, stdio: 'pipe' });
+    const start = () => execFileSync(binary('nats-server'), ['-t', '-c', NATS_CONF], { env, stdio: 'pipe' });
     expect(start).toThrow(/ENCLAVE_NATS_\w+_PASSWORD/);
   });
 
@@ -823,72 +823,12 @@ describe('issuing', () => {
 
 // ---- TLS -------------------------------------------------------------------------------------------------
 
-const openssl = find('openssl');
-
-describe.skipIf(openssl === undefined)('TLS (needs openssl)', () => {
-  const file = (name: string): string => path.join(scratch, name);
-  const text = (name: string): string => readFileSync(file(name), 'utf8');
+describe('TLS', () => {
+  const certificates = new Certificates(scratch);
+  const file = (name: string): string => certificates.file(name);
+  const text = (name: string): string => certificates.text(name);
   let server: NatsServer;
-
-  /** The commands of SECURITY.md. */
-  const ssl = (...args: readonly string[]): void => {
-    execFileSync(openssl ?? '', args, { cwd: scratch, stdio: 'pipe' });
-  };
-  const certify = (name: string, extensions: string): void => {
-    writeFileSync(file(`${name}.ext`), extensions);
-    const subject = ['-subj', `/CN=${name}`];
-    ssl(
-      'req',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:P-256',
-      '-nodes',
-      ...subject,
-      '-keyout',
-      `${name}.key`,
-      '-out',
-      `${name}.csr`,
-    );
-    ssl(
-      'x509',
-      '-req',
-      '-in',
-      `${name}.csr`,
-      '-CA',
-      'ca.pem',
-      '-CAkey',
-      'ca.key',
-      '-CAcreateserial',
-      '-days',
-      '2',
-      '-extfile',
-      `${name}.ext`,
-      '-out',
-      `${name}.pem`,
-    );
-  };
-
   beforeAll(async () => {
-    ssl(
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:P-256',
-      '-nodes',
-      '-days',
-      '2',
-      '-subj',
-      '/CN=enclave-test-ca',
-      '-keyout',
-      'ca.key',
-      '-out',
-      'ca.pem',
-    );
-    certify('server', 'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n');
-    certify('client', 'subjectAltName=DNS:client\nextendedKeyUsage=clientAuth\n');
     const tls = ['cert_file', 'key_file', 'ca_file'].map(
       (key, index) => `${key}: "${file(['server.pem', 'server.key', 'ca.pem'][index] ?? '')}"`,
     );

@@ -15,6 +15,7 @@ const PACKAGES = {
   'redis-cli': 'redis-tools',
   prometheus: 'prometheus',
   promtool: 'prometheus',
+  openssl: 'openssl',
 } as const;
 
 export type Program = keyof typeof PACKAGES;

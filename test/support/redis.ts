@@ -61,10 +61,11 @@ async function start(options: RedisOptions, more: (secondPort: number) => string
     ],
     ready: ({ output }) => output.includes('Ready to accept connections'),
   });
-  return Object.assign(server, { cli: client(server.port, password) });
+  return Object.assign(server, { cli: clientOf(server.port, password) });
 }
 
-function client(port: number, password: string | undefined): RedisServer['cli'] {
+/** See {@link RedisServer.cli}. */
+export function clientOf(port: number, password?: string): RedisServer['cli'] {
   const env = { ...process.env, ...(password === undefined ? {} : { REDISCLI_AUTH: password }) };
   return async (...args) => {
     const all = ['-h', HOST, '-p', String(port), '--raw', '-e', ...args];
