@@ -21,6 +21,7 @@ import {
   record,
   withCall,
 } from './draft.ts';
+import { isTooDeep, MAX_NESTING } from './nesting.ts';
 import type { OpenCall, ReportedItem, ToolEnd } from './sessiondata.ts';
 
 /** Waits between two looks for a provider, in ms. */
@@ -33,15 +34,20 @@ export function enterCall(draft: Draft, execution: ExecutionDraft, item: CallIte
   const { index, name, json, effect: kind } = item;
   execution.toolCalls++;
   record(draft, execution.id, ['c', index, name, json, kind]);
+  const tooDeep = isTooDeep(json);
   emit(draft, execution.id, 'tool_call', {
     callId: `${execution.id}/${index}`,
     toolName: name,
-    args: parsedOrNothing(json),
+    args: tooDeep ? undefined : parsedOrNothing(json),
   });
   if (item.refusal === 'TOOL_NOT_ALLOWED')
     return deliver(draft, execution, index, item.refusal, `This script may not call the tool "${name}"`, 0);
   if (item.refusal === 'UNKNOWN_TOOL')
     return deliver(draft, execution, index, item.refusal, `There is no tool "${name}"`, 0);
+  if (tooDeep) {
+    const message = `callTool(${name}): the arguments are nested deeper than ${MAX_NESTING} levels`;
+    return deliver(draft, execution, index, 'SERIALIZATION_ERROR', message, 0);
+  }
   const call: OpenCall = {
     index,
     effect: kind,
@@ -102,6 +108,8 @@ export function endCall(
     return redispatch(draft, execution, call);
   }
   if (end.ok === 'unknown') return endInDoubt(draft, execution, index);
+  // Its provider does not know either: another owner had the end, and lost it.
+  if (!end.ok && end.code === 'OUTCOME_UNKNOWN') execution.doubt = true;
   if (end.ok) settle(draft, execution, index, '', end.json, durationMs);
   else settle(draft, execution, index, deliveryCode(end.code), end.message, durationMs);
 }

@@ -16,6 +16,7 @@ import {
   effect,
   emit,
 } from './draft.ts';
+import { isTooDeep, MAX_NESTING } from './nesting.ts';
 import type { Ended, Execution, OpenCall } from './sessiondata.ts';
 
 export interface Failure {
@@ -52,6 +53,11 @@ export function succeed(
   state: string | undefined,
   usage: Usage,
 ): void {
+  const deep = isTooDeep(json) ? 'The returned value' : isTooDeep(state ?? '') ? '`state`' : undefined;
+  if (deep !== undefined) {
+    const message = `${deep} is nested deeper than ${MAX_NESTING} levels`;
+    return fail(draft, execution, { code: 'SERIALIZATION_ERROR', message }, usage);
+  }
   if (state !== undefined) {
     if (draft.stateVersion !== execution.stateVersion) {
       return fail(

@@ -152,7 +152,9 @@ export class Ownership {
       publishedSeq < seq ? await store.readEvents(session, publishedSeq + 1, seq - publishedSeq) : undefined;
     if (!lease.holds(owner) || hosting.has(session) || isClosed()) return notNow();
     const held = { session, owner, epoch, nonce, version };
-    const persistence = new StoredSession(store, clock, snapshots, held, () => lease.holds(owner));
+    const mayAct = (): boolean => lease.holds(owner);
+    const onError = (error: unknown): void => notify({ type: 'error', session, error });
+    const persistence = new StoredSession(store, clock, snapshots, held, mayAct, onError);
     const actor = hosting.host(session, { ...loaded, persistence, owner, seq, publishedSeq });
     this.#orphans.delete(session);
     // What was given up is handed over, not taken.

@@ -7,7 +7,7 @@ import type { ExecutionEvent } from '../../actors/events.ts';
 import type { SessionStateValue } from '../../actors/session.ts';
 import type { JournalEntry, SessionContext } from '../../actors/sessiondata.ts';
 import type { Clock } from '../clock.ts';
-import { type EventPage, type Store, StoreError } from '../store/store.ts';
+import { type Commit, type EventPage, type Store, StoreError } from '../store/store.ts';
 import type { Snapshots } from './versions.ts';
 
 export interface CommitStep {
@@ -58,6 +58,7 @@ export class StoredSession implements Persistence {
   readonly #ownership: Ownership;
   readonly #snapshots: Pick<Snapshots, 'encode'>;
   readonly #mayAct: () => boolean;
+  readonly #onError: (error: unknown) => void;
   #version: number;
   #operations = 0;
 
@@ -67,12 +68,14 @@ export class StoredSession implements Persistence {
     snapshots: Pick<Snapshots, 'encode'>,
     ownership: Ownership,
     mayAct: () => boolean,
+    onError: (error: unknown) => void,
   ) {
     this.#store = store;
     this.#clock = clock;
     this.#snapshots = snapshots;
     this.#ownership = ownership;
     this.#mayAct = mayAct;
+    this.#onError = onError;
     this.#version = ownership.version;
   }
 
@@ -84,8 +87,31 @@ export class StoredSession implements Persistence {
   }
 
   async commit(step: CommitStep): Promise<Committed> {
+    let commit: Commit;
+    try {
+      commit = this.#commitOf(step);
+    } catch (error) {
+      // What cannot be written is not committed, and this owner would never get past it.
+      this.#onError(error);
+      return 'fenced';
+    }
+    for (let wait = RETRY_MS.first; ; wait = Math.min(wait * 2, RETRY_MS.last)) {
+      try {
+        const reply = await this.#store.commit(commit);
+        // CONFLICT under our own epoch and nonce: this owner's idea of the session is wrong, so it is none.
+        if (reply.status === 'fenced' || reply.status === 'conflict') return 'fenced';
+        this.#version = reply.version;
+        return 'committed';
+      } catch (error) {
+        if (!(error instanceof StoreError) || error.code === 'CLOSED' || !this.#mayAct()) return 'fenced';
+        await new Promise<void>((resolve) => this.#clock.after(wait, resolve));
+      }
+    }
+  }
+
+  #commitOf(step: CommitStep): Commit {
     const { session, owner, epoch, nonce } = this.#ownership;
-    const commit = {
+    return {
       session,
       owner,
       epoch,
@@ -103,21 +129,10 @@ export class StoredSession implements Persistence {
       events: step.events.map((event) => JSON.stringify(event)),
       publishedSeq: step.publishedSeq,
       work: step.work,
-      wakeAt: step.wakeAt,
+      // One with work is found by that.
+      wakeAt: step.work ? undefined : step.wakeAt,
       release: step.release,
     };
-    for (let wait = RETRY_MS.first; ; wait = Math.min(wait * 2, RETRY_MS.last)) {
-      try {
-        const reply = await this.#store.commit(commit);
-        // CONFLICT under our own epoch and nonce: this owner's idea of the session is wrong, so it is none.
-        if (reply.status === 'fenced' || reply.status === 'conflict') return 'fenced';
-        this.#version = reply.version;
-        return 'committed';
-      } catch (error) {
-        if (!(error instanceof StoreError) || error.code === 'CLOSED' || !this.#mayAct()) return 'fenced';
-        await new Promise<void>((resolve) => this.#clock.after(wait, resolve));
-      }
-    }
   }
 
   async readField(name: string): Promise<string | undefined> {

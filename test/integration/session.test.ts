@@ -519,3 +519,23 @@ describe("a session of durability 'none'", () => {
     expect(failureOf(await session.execute('return 1').result)).toBe('NOT_FOUND');
   });
 });
+
+describe('a value that is nested very deeply', () => {
+  // So long that the script has a thread of its own, with a stack that is larger than ours.
+  const DEEP =
+    'let n = 0; for (let i = 0; i < 3e7; i++) n += i; let v = 1; for (let i = 0; i < 9e3; i++) v = { 0: v };';
+
+  it.each([false, true])('harms nobody: events redacted %s', async (redactEvents) => {
+    const session = await spawn({ redactEvents });
+    const returned = await session.execute(`${DEEP} return v`).result;
+    expect(failureOf(returned)).toBe('SERIALIZATION_ERROR');
+    const passed = await session.execute(
+      `${DEEP} try { await callTool('hear', v) } catch (error) { return error.code ?? error.name + error.message }`,
+    ).result;
+    expect(passed).toMatchObject({ success: true, toolCalls: [{ code: 'SERIALIZATION_ERROR' }] });
+    const run = await system.run(`${DEEP} return v`);
+    expect(failureOf(run)).toBe('SERIALIZATION_ERROR');
+    expect(heard).toEqual([]);
+    expect(await session.execute('return 1').result).toMatchObject({ value: 1 });
+  });
+});

@@ -76,6 +76,25 @@ describe('a call', () => {
     expect(session.deliveries('e1')).toEqual([[0, told]]);
   });
 
+  it('with arguments that are nested too deeply is refused, and its event is without them', () => {
+    const deep = `${'{"a":'.repeat(5_000)}1${'}'.repeat(5_000)}`;
+    const session = calling({ json: deep });
+    expect(session.deliveries('e1')).toEqual([[0, 'SERIALIZATION_ERROR']]);
+    expect(session.events.at(-1)).toEqual({
+      type: 'tool_call',
+      execution: 'e1',
+      payload: { callId: 'e1/0', toolName: 'work', args: undefined },
+    });
+    expect([...session.effects('call'), ...session.out.early]).toEqual([]);
+  });
+
+  it('whose provider does not know what became of it leaves its execution in doubt', () => {
+    const session = calling({});
+    session.endCall('e1', 0, { ok: false, code: 'OUTCOME_UNKNOWN', message: 'its end was acknowledged' });
+    session.report('e1', { items: [applied(0)], end: failed('OUTCOME_UNKNOWN') });
+    expect(session.ended('e1')?.end).toMatchObject({ code: 'OUTCOME_UNKNOWN', outcome: 'unknown' });
+  });
+
   it('that is open when its execution ends is told to have been cancelled, started or not', () => {
     const session = callingAtMost(1, {}, {});
     session.cancel('e1');
@@ -452,5 +471,19 @@ describe('calls that were not awaited when the script returned', () => {
     const ran = callingAtMost(1, {});
     ran.report('e1', { end: failed() });
     expect(ran.ended('e1')?.end).toMatchObject({ outcome: 'unknown' });
+  });
+});
+
+describe('what a script leaves that is nested too deeply', () => {
+  const deep = `${'['.repeat(5_000)}${']'.repeat(5_000)}`;
+
+  it.each([
+    ['returned value', returned(deep)],
+    ['state', returned('1', `{"a":${deep}}`)],
+  ])('as its %s is a SERIALIZATION_ERROR, and the state stays as it was', (_, end) => {
+    const session = calling();
+    session.report('e1', { end });
+    expect(session.ended('e1')?.end).toMatchObject({ code: 'SERIALIZATION_ERROR', outcome: 'completed' });
+    expect(session.out.state).toBeUndefined();
   });
 });
