@@ -8,6 +8,7 @@ import type { Clock } from '../clock.ts';
 import type { Losses } from '../losses.ts';
 import type { Reply } from '../protocol.ts';
 import { fenced } from '../replies.ts';
+import { StoreError } from '../store/store.ts';
 import { type Subjects, TOOLS } from '../subjects.ts';
 import type { Acks } from './acks.ts';
 import { SessionActor } from './actor.ts';
@@ -24,6 +25,9 @@ import type { PlacementQueue } from './queue.ts';
 import { reportOf } from './reports.ts';
 import type { Respond } from './responses.ts';
 import type { ToolDirectory } from './tooldirectory.ts';
+
+/** After a purge that the store could not be told of, in ms. */
+const PURGE_RETRY_MS = 1_000;
 
 export interface Hosted {
   readonly actor: SessionActor;
@@ -129,7 +133,7 @@ export class Hosting {
         this.drop(actor);
         onSilenced(actor, owner);
       },
-      onPurge: () => void this.purge(session),
+      onPurge: () => void this.#purgeLater(actor),
       onClosed: () => this.#ended.add(actor),
       notify,
       losses,
@@ -196,7 +200,21 @@ export class Hosting {
     for (const subscription of hosted.subscriptions) subscription.unsubscribe();
   }
 
-  /** Delete the session and all that is stored of it. False if this broker may not. */
+  /** Its time is over. A store that cannot be told is told again; another broker may do it meanwhile. */
+  async #purgeLater(actor: SessionActor): Promise<void> {
+    const { clock, notify } = this.#options;
+    try {
+      await this.purge(actor.id);
+    } catch (error) {
+      if (!(error instanceof StoreError)) notify({ type: 'error', session: actor.id, error });
+      if (error instanceof StoreError && error.code === 'CLOSED') return;
+      clock.after(PURGE_RETRY_MS, () => {
+        if (this.#hosted.get(actor.id)?.actor === actor) void this.#purgeLater(actor);
+      });
+    }
+  }
+
+  /** Delete the session and all that is stored of it. False if this broker may not. Rejects with a StoreError. */
   async purge(session: string): Promise<boolean> {
     const hosted = this.#hosted.get(session);
     if (hosted === undefined) return false;
