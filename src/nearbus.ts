@@ -16,6 +16,9 @@ export function nearBus(bus: Bus, near: Near): Bus {
     get maxPayloadBytes() {
       return bus.maxPayloadBytes;
     },
+    get connectedMs() {
+      return bus.connectedMs;
+    },
     publish: (subject, body) => bus.publish(subject, body),
     request: (subject, body, options) =>
       near.take(subject, body, options.trace) ?? bus.request(subject, body, options),

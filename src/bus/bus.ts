@@ -78,6 +78,8 @@ export interface Bus {
   readonly system?: string | undefined;
   /** Largest body, in bytes. */
   readonly maxPayloadBytes: number;
+  /** For how long the server has been reached without a break, in ms; 0 while it is away. Default: always. See {@link isNobody}. */
+  readonly connectedMs?: number | undefined;
   /** Send and forget (B9). Throws {@link BusError} PAYLOAD_TOO_LARGE, CLOSED or BAD_SUBJECT. */
   publish(subject: string, body: Body): void;
   /** Send and wait for one answer. Rejects with {@link BusError} NO_RESPONDERS, TIMEOUT, PAYLOAD_TOO_LARGE, CLOSED, BAD_SUBJECT, DISCONNECTED or FORBIDDEN. */
@@ -118,4 +120,20 @@ export class BusError extends Error {
     this.code = code;
     this.subject = subject;
   }
+}
+
+/** Whoever lost the server with us is back so long after us at most, in ms: the longest wait between two attempts, and a little. */
+export const BACK_MS = 3_000;
+
+/** True if everybody who lost the server when we did has had the time to be back. */
+export function isSettled({ connectedMs }: Pick<Bus, 'connectedMs'>): boolean {
+  return connectedMs === undefined || connectedMs >= BACK_MS;
+}
+
+/**
+ * Whether the failure of a request says that whom it was for is gone: nobody is subscribed, and nobody is likely to be
+ * on the way back.
+ */
+export function isNobody(error: unknown, bus: Pick<Bus, 'connectedMs'>): boolean {
+  return error instanceof BusError && error.code === 'NO_RESPONDERS' && isSettled(bus);
 }

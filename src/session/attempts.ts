@@ -12,7 +12,7 @@
  *  O4  A report counts only if it comes from the runtime that the attempt was offered to. One that comes with the
  *      answer to the offer is as good as any other.
  */
-import { type Bus, BusError, type TraceHeaders } from '../bus/bus.ts';
+import { type Bus, BusError, isNobody, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Offer, OfferAnswer, ProbeAnswer, Reply, Report } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
@@ -163,7 +163,7 @@ export class Attempts {
       if (!this.#current(link)) return;
       // Cut off ourselves, we know nothing of it.
       if (!(error instanceof BusError && error.code === 'DISCONNECTED')) link.silent++;
-      if (error instanceof BusError && error.code === 'NO_RESPONDERS') {
+      if (isNobody(error, bus)) {
         directory.drop(runtime);
         return this.#lost(link); // O3
       }

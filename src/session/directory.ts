@@ -6,7 +6,7 @@
  */
 import type { RuntimeView } from '../../actors/placement.ts';
 import { LEAST_LOADED, type Routing } from '../../actors/routing.ts';
-import { type Bus, BusError, type Subscription } from '../bus/bus.ts';
+import { type Bus, BusError, isNobody, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Advertise, BrokerHeartbeat, Ping, RuntimeHeartbeat } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
@@ -221,7 +221,7 @@ export class Directory {
         .request(subjects.runtimeCmd(id), { t: 'ping' } satisfies Ping, { timeoutMs: PING_AFTER_MS })
         .catch((error: unknown) => {
           // Silence means nothing: it may be slow, or paused.
-          if (!(error instanceof BusError) || error.code !== 'NO_RESPONDERS') return;
+          if (!isNobody(error, bus)) return;
           this.drop(id);
           onGone?.(id);
         });

@@ -7,9 +7,11 @@
  *      taken in.
  *  P2  A provider's word is acknowledged only after the commit of the step that took it in.
  *  P3  A call counts as lost only if its provider is gone or says that it does not have it, or if every provider is
- *      known, and is gone or says so, or if no provider at all answers for it. That nothing is heard while the bus cannot be reached is no sign of anything.
+ *      known, and is gone or says so, or if no provider at all answers for it. A provider is gone if nobody is where
+ *      it was, twice. That nothing is heard while the bus cannot be reached is no sign of anything, nor soon after:
+ *      providers that lost it as well may be on their way back.
  */
-import { type Bus, BusError } from '../bus/bus.ts';
+import { type Bus, BusError, isNobody, isSettled } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { CallEnd, CallTaken, CallTool, ProbedCalls, ProviderMessage } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
@@ -34,8 +36,14 @@ const MAX_ASKED = 100;
 const CHECK_MS = 2_000;
 /** Answers missing in a row after which a provider is taken for gone. */
 const SILENT_CHECKS = 5;
+/** How often nobody is where a provider was before it is taken for gone, and how long after each time it is asked again, in ms. */
+const GONE_CHECKS = 2;
+const GONE_MS = 250;
 /** The end of a call's span whose provider is gone. */
 const LOST = 'LOST';
+
+/** What is known of where a call is. */
+type Found = 'missing' | 'gone' | 'maybe';
 
 interface Call {
   readonly execution: string;
@@ -45,6 +53,8 @@ interface Call {
   checkedAt: number;
   checking: boolean;
   silent: number;
+  /** How often in a row nobody was where its provider was. */
+  gone: number;
   /** Nobody waits for it any more. */
   cancelled: boolean;
   /** From its dispatch here to its end; undefined where nobody traces. */
@@ -165,36 +175,40 @@ export class ToolCalls {
     );
     if (!this.#current(call) || call.provider !== undefined) return;
     this.#publish(subjects.providerProbe, { t: 'probe', keys: [call.key] });
-    let missing = false;
-    void this.#isMissing(call).then((answer) => {
-      missing = answer;
+    let found: Found = 'maybe';
+    void this.#look(call).then((answer) => {
+      found = answer;
     });
     // A call that an owner before this one made may still be on its way to a provider.
     clock.after(LOCATE_MS, () => {
       if (!this.#current(call) || call.provider !== undefined) return;
-      const left = reached ? times - 1 : times; // P3
-      if (left > 0 && !missing) return void this.#seek(call, left);
+      const left = reached && isSettled(bus) ? times - 1 : times; // P3
+      call.gone = found === 'gone' ? call.gone + 1 : 0;
+      const isMissing = found === 'missing' || call.gone >= GONE_CHECKS;
+      if (left > 0 && !isMissing) return void this.#seek(call, left);
       this.#forget(call, LOST);
       onLost(call.execution, call.index);
     });
   }
 
-  /** Whether all providers are known, and each is gone or says that it does not have it (P3). */
-  async #isMissing({ key }: Call): Promise<boolean> {
+  /** Whether anybody has it. `gone`: nobody is where one of the providers was, and the others do not have it (P3). */
+  async #look({ key }: Call): Promise<Found> {
     const { bus, subjects } = this.#options;
     const ids = this.#options.providers();
-    if (ids === undefined || ids.length > MAX_ASKED) return false;
-    const answers = ids.map(async (id) => {
+    if (ids === undefined || ids.length > MAX_ASKED) return 'maybe';
+    const answers = ids.map(async (id): Promise<Found> => {
       try {
         const question = { t: 'probe', keys: [key] };
         const body = await bus.request(subjects.providerCmd(id), question, { timeoutMs: LOCATE_MS });
         const reply = replyOf<ProbedCalls>(body, isProbedCalls);
-        return reply?.ok === true && reply.value.missing.includes(key);
+        return reply?.ok === true && reply.value.missing.includes(key) ? 'missing' : 'maybe';
       } catch (error) {
-        return error instanceof BusError && error.code === 'NO_RESPONDERS';
+        return isNobody(error, bus) ? 'gone' : 'maybe';
       }
     });
-    return (await Promise.all(answers)).every((isMissing) => isMissing);
+    const found = await Promise.all(answers);
+    if (found.includes('maybe')) return 'maybe';
+    return found.includes('gone') ? 'gone' : 'missing';
   }
 
   /** Nobody waits for it any more. */
@@ -267,7 +281,7 @@ export class ToolCalls {
   }
 
   async #check(call: Call, provider: string): Promise<void> {
-    const { bus, subjects, onLost } = this.#options;
+    const { bus, clock, subjects, onLost } = this.#options;
     call.checking = true;
     let missing = false;
     try {
@@ -276,14 +290,23 @@ export class ToolCalls {
       const reply = replyOf<ProbedCalls>(body, isProbedCalls);
       if (reply === undefined) throw new BusError('TIMEOUT', subject, 'no answer to a probe');
       call.silent = 0;
+      call.gone = 0;
       missing = reply.ok && reply.value.missing.includes(call.key);
     } catch (error) {
       const code = error instanceof BusError ? error.code : undefined;
       if (code === 'TIMEOUT') call.silent++; // P3
-      missing = code === 'NO_RESPONDERS' || call.silent >= SILENT_CHECKS;
+      call.gone = isNobody(error, bus) ? call.gone + 1 : 0;
+      missing = call.gone >= GONE_CHECKS || call.silent >= SILENT_CHECKS;
     }
     call.checking = false;
-    if (!missing || !this.#current(call)) return;
+    if (!this.#current(call)) return;
+    if (!missing) {
+      if (call.gone > 0)
+        clock.after(GONE_MS, () => {
+          if (this.#current(call) && !call.checking) void this.#check(call, provider);
+        });
+      return;
+    }
     this.#forget(call, LOST);
     onLost(call.execution, call.index);
   }
@@ -300,6 +323,7 @@ export class ToolCalls {
       checkedAt: this.#options.clock.monotonic(),
       checking: false,
       silent: 0,
+      gone: 0,
       cancelled: false,
       // One that is looked for goes on as it was.
       span: this.#calls.get(key)?.span,

@@ -9,7 +9,7 @@
  *  D3  That there is no such tool is said after every provider was asked, and had {@link SEEK_MS} to show itself, or,
  *      once all that live have certainly been heard of, {@link QUIET_MS} after the last of them answered.
  */
-import { type Bus, BusError, type Subscription } from '../bus/bus.ts';
+import { type Bus, BusError, isSettled, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { AdvertisedTool, KnownTool, ListTools, Reply, ToolList, ToolPage } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
@@ -142,8 +142,9 @@ export class ToolDirectory {
   }
 
   #all(): readonly string[] | undefined {
-    const isSettled = this.#options.clock.monotonic() - this.#startedAt >= HEARD_MS;
-    return isSettled && this.#providers.size < MAX_PROVIDERS ? [...this.#providers.keys()] : undefined;
+    const { bus, clock } = this.#options;
+    const isHeard = clock.monotonic() - this.#startedAt >= HEARD_MS && isSettled(bus);
+    return isHeard && this.#providers.size < MAX_PROVIDERS ? [...this.#providers.keys()] : undefined;
   }
 
   /** The tools that providers advertise, or did lately. */

@@ -117,7 +117,8 @@ export interface ToolDefinition<I extends StandardSchemaV1, O extends StandardSc
   readonly handler: (args: SchemaOutput<I>, ctx: ToolContext) => SchemaInput<O> | PromiseLike<SchemaInput<O>>;
   /**
    * Asked what became of a call whose provider was lost, perhaps more than once and in another process than the
-   * call's; it must change nothing. Bounded by `timeoutMs` like a call; a `completed` value must pass `output`.
+   * call's. A provider that seems lost may be cut off and still run the handler: who answers `not_started` must know
+   * that it will take no effect any more, say by a note where the handler looks first. Bounded by `timeoutMs` like a call; a `completed` value must pass `output`.
    * For effect `unsafe` only: calls of the others are repeated. Default: such a call ends as OUTCOME_UNKNOWN.
    */
   readonly reconcile?: Reconcile | undefined;

@@ -160,6 +160,19 @@ describe('a link that is cut', () => {
     expect(got).toEqual([{ n: 1 }, { n: 2 }]);
   });
 
+  it('tells for how long the server has been reached, from its return on', async () => {
+    const { proxy, near, lose } = await cut();
+    const before = near.bus.connectedMs ?? Number.NaN;
+    expect(before).toBeGreaterThan(0);
+    await eventually(() => expect(near.bus.connectedMs).toBeGreaterThan(before + 100));
+    await lose();
+    expect(near.bus.connectedMs).toBe(0);
+    const restoredAt = performance.now();
+    await proxy.restore();
+    await near.bus.flush();
+    expect(near.bus.connectedMs).toBeLessThanOrEqual(performance.now() - restoredAt);
+  });
+
   it('rejects a new request as DISCONNECTED, which is never sent, and one under way as TIMEOUT', async () => {
     const { proxy, near, got, lose } = await cut();
     const underWay = near.bus.request('silent', {}, { timeoutMs: 1_000 });

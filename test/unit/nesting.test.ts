@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { isTooDeep, MAX_NESTING } from '../../actors/nesting.ts';
 
 const arrays = (depth: number): string => '['.repeat(depth) + ']'.repeat(depth);
-const objects = (depth: number): string => '{"a":'.repeat(depth) + '1' + '}'.repeat(depth);
+const objects = (depth: number): string => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`;
 /** So long that it is looked through. */
 const LONG = 'x'.repeat(3 * MAX_NESTING);
 

@@ -28,14 +28,20 @@ function setUp() {
   const clock = new VirtualClock();
   const world = {
     reached: true,
+    connectedMs: undefined as number | undefined,
     answers: new Map<string, Answer>(),
     probes: 0,
+    asked: [] as string[],
     providers: undefined as readonly string[] | undefined,
   };
   const told: string[] = [];
   const bus: Partial<Bus> = {
     maxPayloadBytes: 1_000_000,
+    get connectedMs() {
+      return world.connectedMs;
+    },
     request: async (subject) => {
+      world.asked.push(subject);
       const answer = world.answers.get(subject) ?? 'NO_RESPONDERS';
       if (typeof answer === 'string') throw new BusError(answer as BusErrorCode, subject, 'as the test says');
       return answer;
@@ -106,11 +112,35 @@ describe('a call whose request', () => {
   it('may have reached somebody is lost as soon as every provider that there is says that it is not there', async () => {
     const { told, dispatch, pass, world } = setUp();
     world.providers = ['p1', 'p2'];
-    world.answers.set(subjects.providerCmd('p1'), { ok: true, value: { missing: ['s1/e1/0'] }, epoch: 0 });
+    for (const id of world.providers)
+      world.answers.set(subjects.providerCmd(id), { ok: true, value: { missing: ['s1/e1/0'] }, epoch: 0 });
     await dispatch('TIMEOUT');
     expect(told).toEqual([]);
     await pass(500);
     expect([told, world.probes]).toEqual([['lost'], 1]);
+  });
+
+  it('may have reached somebody is lost when every provider says so or is gone, and was when it was asked before', async () => {
+    const { told, dispatch, pass, world } = setUp();
+    world.providers = ['p1', 'p2'];
+    world.answers.set(subjects.providerCmd('p1'), { ok: true, value: { missing: ['s1/e1/0'] }, epoch: 0 });
+    await dispatch('TIMEOUT');
+    await pass(750);
+    expect(told).toEqual([]);
+    await pass(250);
+    expect([told, world.probes]).toEqual([['lost'], 2]);
+  });
+
+  it('may have reached somebody is not lost while providers may be on their way back to the bus', async () => {
+    const { told, dispatch, pass, world } = setUp();
+    world.providers = ['p1'];
+    world.connectedMs = 0;
+    await dispatch('TIMEOUT');
+    await pass(20_000);
+    expect(told).toEqual([]);
+    world.connectedMs = 3_000;
+    await pass(1_500);
+    expect(told).toEqual(['lost']);
   });
 
   it.each([
@@ -156,9 +186,34 @@ describe('a call whose request', () => {
 });
 
 describe('a call that a provider has', () => {
-  it('is lost as soon as the provider is known to be gone', async () => {
-    const { told, dispatch, pass } = setUp();
+  it('is lost when nobody is where the provider was, twice', async () => {
+    const { told, dispatch, pass, world } = setUp();
     await dispatch(TAKEN);
+    await pass(2_000);
+    expect(told).toEqual([]);
+    await pass(500);
+    expect(told).toEqual(['lost']);
+    const asked = world.asked.filter((subject) => subject === subjects.providerCmd('p1'));
+    expect(asked).toHaveLength(2);
+  });
+
+  it('is not lost if the provider was away for a moment only', async () => {
+    const { told, dispatch, pass, world } = setUp();
+    await dispatch(TAKEN);
+    await pass(2_000);
+    expect(world.asked).toContain(subjects.providerCmd('p1'));
+    world.answers.set(subjects.providerCmd('p1'), { ok: true, value: { missing: [] }, epoch: 0 });
+    await pass(20_000);
+    expect(told).toEqual([]);
+  });
+
+  it('is not lost while its provider may be on its way back to the bus', async () => {
+    const { told, dispatch, pass, world } = setUp();
+    world.connectedMs = 2_999;
+    await dispatch(TAKEN);
+    await pass(20_000);
+    expect(told).toEqual([]);
+    world.connectedMs = 3_000;
     await pass(2_500);
     expect(told).toEqual(['lost']);
   });

@@ -100,6 +100,7 @@ export class Connection {
   /** Of the last connection that was made. */
   #used: Transport | undefined;
   #connected = true;
+  #connectedAt = systemClock.monotonic();
   #closed = false;
   #maxPayloadBytes = DEFAULT_MAX_PAYLOAD_BYTES;
 
@@ -144,6 +145,11 @@ export class Connection {
 
   get connected(): boolean {
     return this.#connected;
+  }
+
+  /** Since the connection was made or found again, in ms; 0 while it is lost. */
+  get connectedMs(): number {
+    return this.#connected ? systemClock.monotonic() - this.#connectedAt : 0;
   }
 
   get closed(): boolean {
@@ -266,6 +272,7 @@ export class Connection {
         this.#attempts?.reset();
         this.#learn();
         this.#connected = true;
+        this.#connectedAt = systemClock.monotonic();
         this.onEvent({ type: 'connected' });
         for (const { attempt } of this.#flushes) attempt();
         return;

@@ -50,6 +50,10 @@ export class NatsBus implements Bus {
     return this.#shared.connection.maxPayloadBytes;
   }
 
+  get connectedMs(): number {
+    return this.#shared.connection.connectedMs;
+  }
+
   publish(subject: string, body: Body): void {
     const data = this.#encode(subject, body);
     this.#shared.connection.publish(subject, data);
