@@ -326,6 +326,8 @@ export interface ProbeAnswer {
   readonly running: boolean;
   /** Deliveries received so far, without a gap. */
   readonly received: number;
+  /** The last report that an owner acknowledged. Default: not told. */
+  readonly acknowledged?: number | undefined;
 }
 
 /** runtime → owner (`session.<id>.in.<attempt>`). Numbered from 1 per attempt; sent again until acknowledged. */

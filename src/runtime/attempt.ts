@@ -109,6 +109,11 @@ export class Attempt {
     return this.#received;
   }
 
+  /** The last report that was acknowledged; 0 for none. */
+  get acknowledged(): number {
+    return this.#n - this.#outbox.size;
+  }
+
   /** Its end was acknowledged. */
   get settled(): boolean {
     return this.#phase === 'ended' && this.#outbox.size === 0;

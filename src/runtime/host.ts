@@ -237,7 +237,11 @@ export class RuntimeHost {
       case 'stop':
         return this.#forget(attempt);
       case 'probe':
-        answer<ProbeAnswer>(message, command.epoch, { running: true, received: attempt.received });
+        answer<ProbeAnswer>(message, command.epoch, {
+          running: true,
+          received: attempt.received,
+          acknowledged: attempt.acknowledged,
+        });
         return attempt.reattach();
     }
   }

@@ -11,6 +11,8 @@
  *      probes.
  *  O4  A report counts only if it comes from the runtime that the attempt was offered to. One that comes with the
  *      answer to the offer is as good as any other.
+ *  O5  A runtime that was told of more than is committed here, because a fail-over of the store lost it, is stopped:
+ *      what it runs has gone on from what nobody knows.
  */
 import { type Bus, BusError, isNobody, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
@@ -151,6 +153,10 @@ export class Attempts {
       if (!this.#current(link)) return;
       link.silent = 0;
       if (answer.ok && answer.value.running) {
+        if (this.#isAhead(link, answer.value)) {
+          this.#tell(runtime, { t: 'stop', attempt, epoch });
+          return this.#lost(link); // O5
+        }
         link.received = Math.max(link.received, answer.value.received);
         link.sent = Math.max(link.sent, link.received);
         return this.#accepted(link);
@@ -172,6 +178,11 @@ export class Attempts {
         if (this.#current(link)) void this.probe(execution, attempt, runtime);
       });
     }
+  }
+
+  /** O5 */
+  #isAhead({ execution, taken }: Link, { received, acknowledged = 0 }: ProbeAnswer): boolean {
+    return acknowledged > taken || received > this.#options.deliveries(execution, 0).length;
   }
 
   /** Hand over what was committed and not sent. */

@@ -116,7 +116,10 @@ function isReplyError(value: unknown): value is ReplyError {
 
 export const isOfferAnswer = isRecord;
 export const isProbeAnswer = (value: unknown): boolean =>
-  isRecord(value) && typeof value.running === 'boolean' && isCount(value.received);
+  isRecord(value) &&
+  typeof value.running === 'boolean' &&
+  isCount(value.received) &&
+  (value.acknowledged === undefined || isCount(value.acknowledged));
 export const isCallTaken = (value: unknown): boolean =>
   isRecord(value) && isId(value.provider) && (value.ended === undefined || isEnded(value.ended));
 const isEnded = (value: unknown): boolean =>

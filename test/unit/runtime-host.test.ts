@@ -814,7 +814,11 @@ describe('a probe', () => {
     spec.onReport([output('b')], true);
     await clock.settle();
     reports.length = 0;
-    expect(await probe(7)).toEqual({ ok: true, value: { running: true, received: 0 }, epoch: 7 });
+    expect(await probe(7)).toEqual({
+      ok: true,
+      value: { running: true, received: 0, acknowledged: 0 },
+      epoch: 7,
+    });
     await clock.settle();
     expect(reports.map(({ n }) => n)).toEqual([1, 2]);
   });
