@@ -88,7 +88,7 @@ export type AutoscalerEvent =
       readonly runtimes: readonly PoolRuntime[];
       /** Those that were started here and are not gone, seen or not. */
       readonly ours: readonly string[];
-      /** Executions that wait for room. */
+      /** Executions that wait for room, and that one of these runtimes could take. */
       readonly waiting: number;
     }
   | { readonly type: 'scale.started'; readonly ref: number; readonly runtime: string; readonly at: number }

@@ -361,7 +361,10 @@ export interface RuntimeHeartbeat {
 export interface BrokerHeartbeat {
   readonly broker: string;
   readonly sessions: number;
-  /** Executions that wait for room in a runtime. Undefined from an older broker. */
+  /**
+   * Executions that wait for room in a runtime and that one of the autoscaler's could take, as far as this broker knows
+   * its labels; without an autoscaler: one without labels. Undefined from an older broker.
+   */
   readonly waiting?: number | undefined;
   readonly draining: boolean;
   /** Versions of the session's snapshot: the highest that it reads, and the one that it writes now. Undefined from an older broker: it reads and writes version 1. */

@@ -40,7 +40,7 @@ export interface AutoscaleOptions extends Autoscaling {
   readonly broker: string;
   readonly store: Pick<Store, 'holdRole' | 'releaseRole'>;
   readonly clock: Clock;
-  readonly directory: Pick<Directory, 'runtimes' | 'waiting'>;
+  readonly directory: Pick<Directory, 'runtimes' | 'demand'>;
   /** True while the broker is open and hears the bus. */
   readonly isOpen: () => boolean;
   readonly notify: Notify;
@@ -128,7 +128,7 @@ export class Autoscale {
           .runtimes()
           .filter(({ labels }) => hasLabels(labels, provisioner.labels)) // C3
           .map(({ runtime: id, load, capacity, draining }) => ({ id, load, capacity, draining })),
-        waiting: directory.waiting(),
+        waiting: directory.demand(),
       });
     } catch (error) {
       notify({ type: 'scaling.failed', reason: reasonOf(error) });

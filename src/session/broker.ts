@@ -8,10 +8,8 @@
  *  H3  A session is given up in three steps: no new messages, everything that came is taken in, then one commit that
  *      releases it.
  */
-import { waitingFor } from '../../actors/attempts.ts';
 import type { Routing } from '../../actors/routing.ts';
 import { hasWork, type SessionStateValue } from '../../actors/session.ts';
-import type { SessionContext } from '../../actors/sessiondata.ts';
 import { type Bus, BusError, type Subscription, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import { EnclaveError } from '../errors.ts';
@@ -35,6 +33,7 @@ import {
   runOf,
 } from './asked.ts';
 import { Autoscale, type Autoscaling } from './autoscale.ts';
+import { Census } from './census.ts';
 import { Creation, type CreationSettings, settingsOf } from './creation.ts';
 import { Directory } from './directory.ts';
 import type { ToolFacts } from './facts.ts';
@@ -107,16 +106,6 @@ const DEFAULTS = {
 } as const;
 const HEARTBEAT_MS = 1_000;
 const SWEEP_MS = 250;
-const STATUSES: readonly SessionStateValue[] = [
-  'starting',
-  'idle',
-  'executing',
-  'waiting',
-  'hibernated',
-  'migrating',
-  'closed',
-  'expired',
-];
 
 export class Broker {
   readonly id: string;
@@ -137,6 +126,7 @@ export class Broker {
   readonly #admission: Admission;
   readonly #places: Places;
   readonly #runs: Runs;
+  readonly #census: Census;
   readonly #autoscale: Autoscale | undefined;
   #subscriptions: Subscription[] = [];
   #timers: (() => void)[] = [];
@@ -290,6 +280,8 @@ export class Broker {
       dropped,
     });
     const { autoscaling, isReachable = () => true } = options;
+    const startable = autoscaling?.provisioner.labels;
+    this.#census = new Census({ hosting, runs: this.#runs, routing, startable });
     const hears = (): boolean => isOpen() && isReachable();
     this.#autoscale =
       autoscaling &&
@@ -304,19 +296,11 @@ export class Broker {
   }
   /** Sessions with an actor here, by status. */
   statuses(): ReadonlyMap<SessionStateValue, number> {
-    const counts = new Map(STATUSES.map((status) => [status, 0]));
-    for (const { actor } of this.#hosting.all())
-      counts.set(actor.status, (counts.get(actor.status) ?? 0) + 1);
-    return counts;
+    return this.#census.statuses();
   }
   /** Executions here that wait for room in any runtime. */
   get waiting(): number {
-    const placing = ({ executions }: SessionContext): number =>
-      executions.reduce((sum, { phase }) => (phase === 'placing' ? sum + 1 : sum), 0);
-    let waiting = 0;
-    for (const { actor } of this.#hosting.all()) waiting += placing(actor.context);
-    for (const { context } of this.#runs.actors()) waiting += placing(context);
-    return waiting;
+    return this.#census.waiting();
   }
   /** True while it may act as an owner. */
   get holdsLease(): boolean {
@@ -436,7 +420,7 @@ export class Broker {
       bus.publish(subjects.brokerHeartbeat(this.id), {
         broker: this.id,
         sessions: this.#hosting.size,
-        waiting: this.#waiting(),
+        waiting: this.#census.demand(),
         draining: this.#state === 'draining',
         snapshot: { reads: this.#snapshots.reads, writes: this.#snapshots.writes },
         intervalMs: HEARTBEAT_MS,
@@ -444,16 +428,6 @@ export class Broker {
     } catch (error) {
       if (!(error instanceof BusError)) throw error;
     }
-  }
-
-  /** Executions here that wait for a runtime such as would be started. */
-  #waiting(): number {
-    const { routing, autoscaling } = this.#options;
-    const labels = autoscaling?.provisioner.labels ?? {};
-    let waiting = 0;
-    for (const { actor } of this.#hosting.all()) waiting += waitingFor(actor.context, labels, routing);
-    for (const { context } of this.#runs.actors()) waiting += waitingFor(context, labels, routing);
-    return waiting;
   }
 
   #sweep(): void {

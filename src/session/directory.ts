@@ -139,8 +139,8 @@ export class Directory {
     return fewest?.beat.broker;
   }
 
-  /** Executions that wait for room in a runtime, at all brokers that are there, as they told last. */
-  waiting(): number {
+  /** Executions that a runtime of the autoscaler's could take, at all brokers that are there, as they told last. */
+  demand(): number {
     return [...this.#brokers.values()].reduce((sum, { beat }) => sum + (beat.waiting ?? 0), 0);
   }
 

@@ -587,7 +587,7 @@ class Place {
       clock: this.clock,
       pool: POOL,
       provisioner,
-      directory: { runtimes: () => this.runtimes(), waiting: () => this.waiting },
+      directory: { runtimes: () => this.runtimes(), demand: () => this.waiting },
       isOpen: () => true,
       notify: (notice) => this.notices.push(notice),
       ...over,
