@@ -4,10 +4,11 @@
  * who reads them that it is the same.
  */
 import type { Logger } from 'pino';
-import { type Bus, BusError } from '../bus/bus.ts';
+import type { Bus } from '../bus/bus.ts';
 import { invalidArgument } from '../errors.ts';
 import type { AuditRecord } from '../session/audit.ts';
 import type { Subjects } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 import { linesTo } from './logs.ts';
 
 /** Takes lines of JSON, such as a file's stream. */
@@ -31,11 +32,8 @@ export function auditor(sink: AuditSink, bus: Bus, subjects: Subjects, log: Logg
       const { session, execution } = record;
       log?.error({ session, execution, err: error }, 'a record of the audit could not be written');
     }
-    try {
-      bus.publish(subjects.audit, record);
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error; // The line is written; the message is at most once.
-    }
+    // The line is written; the message is at most once.
+    publishOrDrop(bus, subjects.audit, record);
   };
 }
 

@@ -10,7 +10,7 @@ const CHANGES_PER_INTERVAL = 20;
 
 export interface HeartbeatPort {
   readonly isFull: () => boolean;
-  /** Send one. Never throws. */
+  /** Send one. What the bus does not take is dropped. */
   readonly beat: () => void;
 }
 

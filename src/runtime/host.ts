@@ -12,7 +12,7 @@
  */
 import { hash } from 'node:crypto';
 import { sameVersions } from '../../actors/attempt.ts';
-import { type Bus, BusError, type Message, type Subscription } from '../bus/bus.ts';
+import type { Bus, Message, Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import { HeldAnswer, HOLD_MS } from '../heldanswer.ts';
 import type { Losses } from '../losses.ts';
@@ -28,6 +28,7 @@ import type {
 } from '../protocol.ts';
 import { answer, refusal, refuse } from '../replies.ts';
 import type { Subjects } from '../subjects.ts';
+import { publishIfFits, publishOrDrop, sendToSomebody } from '../telling.ts';
 import { Tombstones } from '../tombstones.ts';
 import { messageAttributes, tracing } from '../traces.ts';
 import { Attempt, type AttemptPort } from './attempt.ts';
@@ -118,8 +119,8 @@ export class RuntimeHost {
       clock,
       maxUnacknowledgedBytes,
       losses: options.losses,
-      send: (subject, report) => this.#send(subject, report),
-      ask: (subject, report, onNobody) => this.#ask(subject, report, onNobody),
+      send: (subject, report) => publishIfFits(bus, subject, report),
+      ask: (subject, report, onNobody) => sendToSomebody(bus, subject, report, resendMs, onNobody),
       orphaned: (id) => {
         const attempt = this.#attempts.get(id);
         if (attempt !== undefined) this.#forget(attempt);
@@ -321,23 +322,7 @@ export class RuntimeHost {
     return refusal('OVERLOADED', `runtime ${this.id} has no room`, details);
   }
 
-  // ---- sending -------------------------------------------------------------------------------------------
-
-  #send(subject: string, report: Report): boolean {
-    try {
-      this.#bus.publish(subject, report);
-    } catch (error) {
-      return !(error instanceof BusError && error.code === 'PAYLOAD_TOO_LARGE');
-    }
-    return true;
-  }
-
-  #ask(subject: string, report: Report, onNobody: () => void): void {
-    // Owners acknowledge reports in their own time: that there is no answer is the good one.
-    this.#bus.request(subject, report, { timeoutMs: this.#resendMs }).catch((error: unknown) => {
-      if (error instanceof BusError && error.code === 'NO_RESPONDERS') onNobody();
-    });
-  }
+  // ---- what it does by itself ----------------------------------------------------------------------------
 
   #beat(labels: Readonly<Record<string, string>>, intervalMs: number): void {
     const heartbeat = {
@@ -349,11 +334,8 @@ export class RuntimeHost {
       versions: this.#sandbox.versions,
       intervalMs,
     } satisfies RuntimeHeartbeat;
-    try {
-      this.#bus.publish(this.#subjects.runtimeHeartbeat(this.id), heartbeat);
-    } catch {
-      // The bus is closed: whoever misses the heartbeat draws the right conclusion.
-    }
+    // Whoever misses the heartbeat draws the right conclusion.
+    publishOrDrop(this.#bus, this.#subjects.runtimeHeartbeat(this.id), heartbeat);
   }
 
   #sweepLater(): void {

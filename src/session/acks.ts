@@ -7,10 +7,11 @@
  *      when the message is sent.
  *  K2  What is not acknowledged is told again, and acknowledged again: nothing here need arrive.
  */
-import { type Bus, BusError } from '../bus/bus.ts';
+import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { AckReports, ProviderCommand } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 
 /** How long an acknowledgement waits for others, in ms. Far below the time after which reports are sent again. */
 export const ACK_MS = 10;
@@ -78,11 +79,7 @@ export class Acks {
   }
 
   #publish(subject: string, body: AckReports | ProviderCommand): void {
-    try {
-      this.#options.bus.publish(subject, body);
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error; // K2
-    }
+    publishOrDrop(this.#options.bus, subject, body); // K2
   }
 }
 

@@ -18,6 +18,7 @@ import { type Bus, BusError, isNobody, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Offer, OfferAnswer, ProbeAnswer, Reply, Report } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 import type { Acks } from './acks.ts';
 import type { Directory } from './directory.ts';
 import { isOfferAnswer, isProbeAnswer, replyOf } from './heard.ts';
@@ -352,11 +353,7 @@ export class Attempts {
 
   #tell(runtime: string, body: object): void {
     const { bus, subjects } = this.#options;
-    if (!this.#acts()) return;
-    try {
-      bus.publish(subjects.runtimeCmd(runtime), body);
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error; // What did not arrive is sent again.
-    }
+    // What did not arrive is sent again.
+    if (this.#acts()) publishOrDrop(bus, subjects.runtimeCmd(runtime), body);
   }
 }

@@ -10,7 +10,7 @@
  */
 import type { Routing } from '../../actors/routing.ts';
 import { hasWork, type SessionStateValue } from '../../actors/session.ts';
-import { type Bus, BusError, type Subscription, type TraceHeaders } from '../bus/bus.ts';
+import type { Bus, Subscription, TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import { EnclaveError } from '../errors.ts';
 import { type Losses, UNCOUNTED } from '../losses.ts';
@@ -19,6 +19,7 @@ import type { Activated, ActivateSession, BrokerHeartbeat, Reply } from '../prot
 import { success } from '../replies.ts';
 import type { Store } from '../store/store.ts';
 import { BROKERS, type Subjects } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 import { Acks } from './acks.ts';
 import type { SessionActor } from './actor.ts';
 import { Admission } from './admission.ts';
@@ -416,18 +417,14 @@ export class Broker {
   #beat(): void {
     const { bus, subjects } = this.#options;
     if (!this.#lease.holds()) return;
-    try {
-      bus.publish(subjects.brokerHeartbeat(this.id), {
-        broker: this.id,
-        sessions: this.#hosting.size,
-        waiting: this.#census.demand(),
-        draining: this.#state === 'draining',
-        snapshot: { reads: this.#snapshots.reads, writes: this.#snapshots.writes },
-        intervalMs: HEARTBEAT_MS,
-      });
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error;
-    }
+    publishOrDrop(bus, subjects.brokerHeartbeat(this.id), {
+      broker: this.id,
+      sessions: this.#hosting.size,
+      waiting: this.#census.demand(),
+      draining: this.#state === 'draining',
+      snapshot: { reads: this.#snapshots.reads, writes: this.#snapshots.writes },
+      intervalMs: HEARTBEAT_MS,
+    } satisfies BrokerHeartbeat);
   }
 
   #sweep(): void {

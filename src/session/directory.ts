@@ -10,6 +10,7 @@ import { type Bus, BusError, isNobody, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Advertise, BrokerHeartbeat, Ping, RuntimeHeartbeat } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 import { brokerBeatOf, type Dropped, runtimeBeatOf, speakerOf } from './heard.ts';
 
 export const MISSED_BEATS = 3;
@@ -90,11 +91,8 @@ export class Directory {
         else this.#hearBroker(beat);
       }),
     ];
-    try {
-      bus.publish(subjects.runtimeProbe, { t: 'advertise' } satisfies Advertise);
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error; // Their next beats tell.
-    }
+    // Without it their next beats tell.
+    publishOrDrop(bus, subjects.runtimeProbe, { t: 'advertise' } satisfies Advertise);
   }
 
   stop(): void {

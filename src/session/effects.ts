@@ -11,6 +11,7 @@ import type { Clock } from '../clock.ts';
 import type { CallTool, Offer, ProviderMessage, Report } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { Subjects } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 import { canonicalToolName } from '../tools/define.ts';
 import type { Acks } from './acks.ts';
 import { Attempts, type Link } from './attempts.ts';
@@ -203,11 +204,8 @@ export class Effects {
   #tellResult(subject: string, execution: string, result: string | undefined): void {
     const { bus, session } = this.#options;
     if (result === undefined || subject === '') return;
-    try {
-      bus.publish(subject, { session, execution, result });
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error; // The client asks by itself.
-    }
+    // Without it the client asks by itself.
+    publishOrDrop(bus, subject, { session, execution, result });
   }
 
   publish(events: readonly ExecutionEvent[]): void {

@@ -13,7 +13,7 @@
  */
 import { newSession } from '../../actors/session.ts';
 import type { SessionSettings } from '../../actors/sessiondata.ts';
-import { type Bus, BusError, type Message, type Subscription, type TraceHeaders } from '../bus/bus.ts';
+import type { Bus, Message, Subscription, TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Losses } from '../losses.ts';
 import {
@@ -27,6 +27,7 @@ import {
 } from '../protocol.ts';
 import { failure, success } from '../replies.ts';
 import { type Subjects, TOOLS } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 import type { Acks } from './acks.ts';
 import { SessionActor } from './actor.ts';
 import type { Admission } from './admission.ts';
@@ -280,11 +281,8 @@ export class Runs {
     if (here.answer !== undefined) {
       here.answer(success({ home: this.home, result }, 0));
     } else {
-      try {
-        bus.publish(here.tell, { session: this.home, execution: run, result });
-      } catch (error) {
-        if (!(error instanceof BusError)) throw error; // The client asks by itself.
-      }
+      // Without it the client asks by itself.
+      publishOrDrop(bus, here.tell, { session: this.home, execution: run, result });
     }
     this.#remembered.set(run, { result, until: clock.monotonic() + REMEMBER_MS });
     this.#rememberedBytes += result.length;
@@ -311,8 +309,9 @@ export class Runs {
   #report(report: Report): void {
     const here = this.#runs.get(report.execution);
     if (here !== undefined) return here.actor.report(report);
-    const { subjects } = this.#options;
-    this.#publish(subjects.runtimeCmd(report.runtime), { t: 'stop', attempt: report.attempt, epoch: 1 });
+    const { bus, subjects } = this.#options;
+    const stop = { t: 'stop', attempt: report.attempt, epoch: 1 };
+    publishOrDrop(bus, subjects.runtimeCmd(report.runtime), stop);
   }
 
   #provider(message: ProviderMessage): void {
@@ -338,13 +337,5 @@ export class Runs {
     if (here !== undefined) return answerCommand(here.actor, command, this.#options.broker);
     if (this.#remembered.has(command.execution)) return success({ cancelled: false }, 0);
     return failure('NOT_FOUND', `There is no run "${command.execution}"`, 0);
-  }
-
-  #publish(subject: string, body: object): void {
-    try {
-      this.#options.bus.publish(subject, body);
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error;
-    }
   }
 }

@@ -15,6 +15,7 @@ import { type Bus, BusError, isNobody, isSettled } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { CallEnd, CallTaken, CallTool, ProbedCalls, ProviderMessage } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 import type { OpenSpan } from '../traces.ts';
 import type { Acks } from './acks.ts';
 import { isCallTaken, isProbedCalls, replyOf } from './heard.ts';
@@ -351,12 +352,8 @@ export class ToolCalls {
   }
 
   #publish(subject: string, body: object): void {
-    if (!this.#acts()) return;
-    try {
-      this.#options.bus.publish(subject, body);
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error; // What did not arrive is asked for again.
-    }
+    // What did not arrive is asked for again.
+    if (this.#acts()) publishOrDrop(this.#options.bus, subject, body);
   }
 }
 

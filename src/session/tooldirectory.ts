@@ -13,6 +13,7 @@ import { type Bus, BusError, isSettled, type Subscription } from '../bus/bus.ts'
 import type { Clock } from '../clock.ts';
 import type { AdvertisedTool, KnownTool, ListTools, Reply, ToolList, ToolPage } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 import { canonicalToolName } from '../tools/define.ts';
 import { heartbeatOf, MAX_TOOLS, toolPageOf } from './adverts.ts';
 import { MISSED_BEATS } from './directory.ts';
@@ -100,11 +101,8 @@ export class ToolDirectory {
     this.#startedAt = clock.monotonic();
     const heartbeats = subjects.providerHeartbeat('*');
     this.#subscription = bus.subscribe(heartbeats, ({ subject, body }) => this.#hear(subject, body));
-    try {
-      bus.publish(subjects.providerProbe, { t: 'advertise' });
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error; // Their next beats tell.
-    }
+    // Without it their next beats tell.
+    publishOrDrop(bus, subjects.providerProbe, { t: 'advertise' });
   }
 
   stop(): void {

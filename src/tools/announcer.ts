@@ -3,10 +3,11 @@
  * whoever asks. A list does not change while its provider lives.
  */
 import { createHash } from 'node:crypto';
-import { type Bus, BusError } from '../bus/bus.ts';
+import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { AdvertisedTool, ProviderHeartbeat, ToolPage } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
+import { publishOrDrop } from '../telling.ts';
 import { jsonSchema } from './declarations.ts';
 import type { ResolvedTool, ToolRegistry } from './registry.ts';
 
@@ -74,11 +75,8 @@ export class Announcer {
       draining: this.#draining,
       intervalMs: BEAT_MS,
     };
-    try {
-      bus.publish(subjects.providerHeartbeat(id), beat);
-    } catch (error) {
-      if (!(error instanceof BusError)) throw error; // The next one may get through.
-    }
+    // The next one may get through.
+    publishOrDrop(bus, subjects.providerHeartbeat(id), beat);
     return beat;
   }
 

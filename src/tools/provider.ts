@@ -36,6 +36,7 @@ import type {
 } from '../protocol.ts';
 import { answer, refusal, refuse } from '../replies.ts';
 import { PROVIDERS, type Subjects } from '../subjects.ts';
+import { publishIfFits, sendToSomebody } from '../telling.ts';
 import { Tombstones } from '../tombstones.ts';
 import { messageAttributes, type OpenSpan, openSpan, tracing } from '../traces.ts';
 import { Announcer } from './announcer.ts';
@@ -413,24 +414,15 @@ export class ToolProvider {
 
   /** T5 */
   #ask(key: string, { session, message }: Told): void {
-    // Owners acknowledge in their own time: that there is no answer is the good one.
-    this.#bus
-      .request(this.#subjects.sessionTools(session), message, { timeoutMs: this.#resendMs })
-      .catch((error: unknown) => {
-        if (!(error instanceof BusError) || error.code !== 'NO_RESPONDERS') return;
-        this.#ends.delete(key);
-        this.#noteGone();
-      });
+    sendToSomebody(this.#bus, this.#subjects.sessionTools(session), message, this.#resendMs, () => {
+      this.#ends.delete(key);
+      this.#noteGone();
+    });
   }
 
   /** False only if it is larger than the bus carries. */
   #send(session: string, message: ProviderMessage): boolean {
-    try {
-      this.#bus.publish(this.#subjects.sessionTools(session), message);
-    } catch (error) {
-      return !(error instanceof BusError && error.code === 'PAYLOAD_TOO_LARGE');
-    }
-    return true;
+    return publishIfFits(this.#bus, this.#subjects.sessionTools(session), message);
   }
 
   #sweepLater(): void {
