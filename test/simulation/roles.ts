@@ -1,5 +1,6 @@
 /** What a process does: the broker, runtime, provider and client of the library, put on a simulated stage. */
 import { type Bus, BusError } from '../../src/bus/bus.ts';
+import { EnclaveError } from '../../src/errors.ts';
 import { RuntimeHost } from '../../src/runtime/host.ts';
 import { Broker } from '../../src/session/broker.ts';
 import type { SnapshotCodec } from '../../src/session/snapshot.ts';
@@ -105,7 +106,10 @@ function playBroker(stage: Stage, process: Process, bus: Bus): Role {
     },
   });
   const provider = stage.settings.shared ? provide(stage, process, bus) : undefined;
-  void broker.start().catch(stage.fail);
+  void broker.start().catch((error: unknown) => {
+    // It was killed before it had started.
+    if (!(error instanceof EnclaveError && error.code === 'CLOSED')) stage.fail(error);
+  });
   return {
     leave: async () => {
       await broker.close();
