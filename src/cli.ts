@@ -245,6 +245,7 @@ interface RuntimeCommand extends ServingOptions {
   readonly labels?: string;
   readonly poolSize?: number;
   readonly maxWorkerMemory?: number;
+  readonly workerPool?: string;
   readonly heartbeat?: number;
 }
 
@@ -257,6 +258,10 @@ serving(program.command('runtime'))
     'of one worker (ENCLAVE_MAX_WORKER_MEMORY)',
     whole('--max-worker-memory'),
   )
+  .option(
+    '--worker-pool <json>',
+    'JSON of { idleTimeout, queueTimeoutMs, uid, gid, … }, or @file: what else its workers are told (ENCLAVE_WORKER_POOL)',
+  )
   .option('--heartbeat <ms>', 'between heartbeats (ENCLAVE_HEARTBEAT_MS)', whole('--heartbeat'))
   .action(async (options: RuntimeCommand) => {
     const labels = options.labels ?? fromEnv('ENCLAVE_LABELS');
@@ -266,6 +271,7 @@ serving(program.command('runtime'))
         brokerUrl: natsFromEnv(options.nats),
         labels: labels === undefined ? undefined : labelsFrom(labels, '--labels'),
         workerPool: {
+          ...jsonOption(options.workerPool ?? fromEnv('ENCLAVE_WORKER_POOL'), '--worker-pool'),
           size: options.poolSize ?? numberFromEnv('ENCLAVE_POOL_SIZE'),
           maxMemory: options.maxWorkerMemory ?? numberFromEnv('ENCLAVE_MAX_WORKER_MEMORY'),
         },

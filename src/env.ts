@@ -14,6 +14,7 @@ export const ENVIRONMENT = {
   ENCLAVE_NATS_USER: 'NATS user',
   ENCLAVE_NATS_PASSWORD: 'NATS password',
   ENCLAVE_NATS_TOKEN: 'NATS token',
+  ENCLAVE_NATS_TLS: '1: refuse to talk to NATS in the clear',
   ENCLAVE_NATS_CA: 'PEM file of the authorities to trust with TLS',
   ENCLAVE_NATS_CERT: 'PEM file of this process’s certificate',
   ENCLAVE_NATS_KEY: 'PEM file of its key',
@@ -30,6 +31,7 @@ export const ENVIRONMENT = {
   ENCLAVE_LABELS: 'labels of a runtime: key=value,key=value',
   ENCLAVE_POOL_SIZE: 'worker processes of a runtime',
   ENCLAVE_MAX_WORKER_MEMORY: 'resident memory of one worker, in bytes',
+  ENCLAVE_WORKER_POOL: 'what else its workers are told: JSON of the options of workerPool, or @file',
   ENCLAVE_HEARTBEAT_MS: 'between the heartbeats of a runtime, in ms',
   ENCLAVE_LEASE_TTL_MS: 'life of a broker’s lease, in ms',
   ENCLAVE_SCAN_MS: 'how often a broker looks for sessions without an owner, in ms',
@@ -97,7 +99,7 @@ export function natsFromEnv(url: string | undefined): NatsOptions {
   const caFile = fromEnv('ENCLAVE_NATS_CA');
   const certFile = fromEnv('ENCLAVE_NATS_CERT');
   const keyFile = fromEnv('ENCLAVE_NATS_KEY');
-  const secure = caFile !== undefined || certFile !== undefined;
+  const files = [caFile, certFile, keyFile].some((file) => file !== undefined);
   return {
     servers: url ?? fromEnv('ENCLAVE_NATS_URL') ?? 'nats://127.0.0.1:4222',
     // Read at every connection, so that a renewed file is used.
@@ -106,6 +108,6 @@ export function natsFromEnv(url: string | undefined): NatsOptions {
     password: fromEnv('ENCLAVE_NATS_PASSWORD'),
     token: fromEnv('ENCLAVE_NATS_TOKEN'),
     inboxPrefix: fromEnv('ENCLAVE_NATS_INBOX_PREFIX'),
-    tls: secure ? { caFile, certFile, keyFile } : undefined,
+    tls: files ? { caFile, certFile, keyFile } : flagFromEnv('ENCLAVE_NATS_TLS') === true ? true : undefined,
   };
 }

@@ -60,13 +60,12 @@ export type { Containment } from './sandbox/process.ts';
 export type { AuditedTool, AuditRecord } from './session/audit.ts';
 export {
   type BrokerInfo,
-  type CreateSystemOptions,
   createSystem,
   type ExecutionJournal,
-  type Role,
   type RuntimeInfo,
   type System,
 } from './system.ts';
+export type { CreateSystemOptions, Role } from './systemoptions.ts';
 export { toolDeclarations } from './tools/declarations.ts';
 export {
   type CallInDoubt,

@@ -351,13 +351,13 @@ function tenantOf({
 
 /** How a system of this process is made up, and what bounds its sessions. */
 export interface SystemOptions {
-  /** The first word of every subject and key: the tenant boundary. `[A-Za-z0-9_-]{1,64}`. Default `'default'`. */
+  /** The first word of every subject and key: the tenant boundary. `[A-Za-z0-9_-]{1,64}`. Default: that of the credentials, or `'default'`. */
   readonly namespace?: string | undefined;
   /** Brokers in this process: they own sessions. Default 1; 1 to 16. With more than one, sessions can migrate. */
   readonly brokers?: number | undefined;
   /** Runtimes in this process: they run scripts, each in a worker pool of its own. Default 1; 1 to 16. */
   readonly runtimes?: number | undefined;
-  /** Of each runtime's worker pool. Default: `poolSize` is `recommendedPoolSize('mixed')` shared among the runtimes, at least 1 each. */
+  /** Of each runtime's worker pool, those that `runtimePool` starts on this machine included. Default: `poolSize` is `recommendedPoolSize('mixed')` shared among the runtimes, at least 1 each. */
   readonly pool?: WorkerPoolOptions | undefined;
   /** Limits of every execution for which its session, or the call, does not set its own. */
   readonly limits?: SessionLimitOptions | undefined;
@@ -365,7 +365,7 @@ export interface SystemOptions {
   readonly leaseTtlMs?: number | undefined;
   /** How often a broker looks for sessions that nobody looks after, in ms. Default 1,000; 50 to 60,000. */
   readonly scanIntervalMs?: number | undefined;
-  /** Between the heartbeats of this process's runtimes, in ms. Default 1,000; 50 to 60,000. The loss of a runtime's process is noticed within about a second whatever this is. */
+  /** Between the heartbeats of this process's runtimes and of those that `runtimePool` starts on this machine, in ms. Default 1,000; 50 to 60,000. The loss of a runtime's process is noticed within about a second whatever this is. */
   readonly heartbeatIntervalMs?: number | undefined;
   /** How long a drain waits for scripts, stateless runs and tool handlers, in ms. Default 30,000; 0 to 3,600,000. What still runs then is given back: executions of sessions go on elsewhere. */
   readonly drainGraceMs?: number | undefined;
@@ -427,38 +427,15 @@ export type ResolvedSystemOptions = { readonly [K in keyof typeof SYSTEM_RULES]:
   readonly admission: ResolvedAdmission;
 };
 
-/** Options of a system that are no numbers and are checked where they are used. */
-const SYSTEM_PARTS = [
-  'nats',
-  'redis',
-  'ack',
-  'keyPrefix',
-  'roles',
-  'id',
-  'labels',
-  'routingStrategy',
-  'routingRules',
-  'runtimePool',
-  'provisioner',
-  'tools',
-  'isolation',
-  'logger',
-  'registry',
-  'logContent',
-  'redactEvents',
-  'audit',
-];
-
-/** Resolve a system's options. Throws INVALID_ARGUMENT naming the key. */
+/** Resolve a system's options; what else is given is for others to check. Throws INVALID_ARGUMENT naming the key. */
 export function resolveSystemOptions(given: SystemOptions): ResolvedSystemOptions {
   checkRecord(given, 'options');
-  const { namespace = 'default', pool = {}, limits, admission, ...others } = given;
+  const { namespace = 'default', pool = {}, limits, admission } = given;
   if (typeof namespace !== 'string' || !/^[A-Za-z0-9_-]{1,64}$/.test(namespace))
     throw invalidArgument('options.namespace', 'must be 1 to 64 of A-Z, a-z, 0-9, _ and -');
-  const numbers = Object.fromEntries(
-    Object.entries(others).filter(([key]) => !SYSTEM_PARTS.includes(key)),
-  ) as { readonly [K in keyof typeof SYSTEM_RULES]?: number | undefined };
-  const resolved = resolveNumbers(SYSTEM_RULES, numbers, 'options');
+  checkRecord(pool, 'options.pool');
+  const numbers = Object.entries(given).filter(([key]) => Object.hasOwn(SYSTEM_RULES, key));
+  const resolved = resolveNumbers(SYSTEM_RULES, Object.fromEntries(numbers), 'options');
   const poolSize = pool.poolSize ?? Math.max(1, Math.floor(recommendedPoolSize('mixed') / resolved.runtimes));
   const { maxWorkerMemory } = resolvePoolOptions({ ...pool, poolSize });
   const resolvedLimits = resolveSessionLimits(limits, sessionDefaults(maxWorkerMemory), 'options.limits');
@@ -495,6 +472,8 @@ export interface RuntimePoolOptions {
   readonly scaleDownThreshold?: number | undefined;
   /** How often the shares are looked at, in ms. Default 30,000; 100 to 3,600,000. */
   readonly scaleInterval?: number | undefined;
+  /** What the runtimes that are started on this machine have, for routing rules; those of the namespace that have these are the pool that is kept. Names hold no `=`, and neither holds a comma or begins or ends with a space. Not with a provisioner of your own, which has its own. Default: none, and the pool is every runtime of the namespace. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
 }
 
 export const RUNTIME_POOL_RULES = {
@@ -503,16 +482,18 @@ export const RUNTIME_POOL_RULES = {
   scaleUpThreshold: { default: 0.8, min: 0.05, max: 1, unit: 'ratio' },
   scaleDownThreshold: { default: 0.3, min: 0, max: 0.95, unit: 'ratio' },
   scaleInterval: { default: 30_000, min: 100, max: 3_600_000, unit: 'ms' },
-} as const satisfies Record<keyof RuntimePoolOptions, NumberRule>;
+} as const satisfies Record<Exclude<keyof RuntimePoolOptions, 'labels'>, NumberRule>;
 
 export type ResolvedRuntimePool = { readonly [K in keyof typeof RUNTIME_POOL_RULES]: number };
 
-/** Resolve how many runtimes there are to be. Throws INVALID_ARGUMENT naming the key or the pair that contradict each other. */
+/** Resolve how many runtimes there are to be; their labels are for who starts them. Throws INVALID_ARGUMENT naming the key or the pair that contradict each other. */
 export function resolveRuntimePool(
   given: RuntimePoolOptions = {},
   path = 'runtimePool',
 ): ResolvedRuntimePool {
-  const resolved = resolveNumbers(RUNTIME_POOL_RULES, given, path);
+  checkRecord(given, path);
+  const { labels: _, ...numbers } = given;
+  const resolved = resolveNumbers(RUNTIME_POOL_RULES, numbers, path);
   const { minSize, scaleUpThreshold: up } = resolved;
   const maxSize = given.maxSize ?? Math.max(resolved.maxSize, minSize);
   const down = given.scaleDownThreshold ?? Math.min(resolved.scaleDownThreshold, up / 2);

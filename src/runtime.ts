@@ -6,7 +6,8 @@ import { invalidArgument } from './errors.ts';
 import { DEFAULT_NATS, type NatsSource, natsSource } from './natssource.ts';
 import type { WorkerPoolOptions } from './options.ts';
 import { Served } from './served.ts';
-import { type CreateSystemOptions, checkSystemOptions, startSystem } from './system.ts';
+import { startSystem } from './system.ts';
+import { type CreateSystemOptions, checkSystemOptions } from './systemoptions.ts';
 
 export interface EnclaveRuntimeOptions {
   /** The NATS servers that its brokers use: `nats://` or `tls://` urls, or options with credentials. Default `nats://127.0.0.1:4222`. */
@@ -17,9 +18,9 @@ export interface EnclaveRuntimeOptions {
   readonly heartbeatInterval?: number | undefined;
   /** What routing rules match it by; one that is undefined is left out. Default: none. */
   readonly labels?: Readonly<Record<string, string | undefined>> | undefined;
-  /** Default `'default'`. */
+  /** The tenant boundary. Default: that of the credentials, or `'default'`. */
   readonly namespace?: string | undefined;
-  /** No other runtime of the namespace may have it. Default: a new name. */
+  /** Names this runtime: `[A-Za-z0-9_-]{1,60}`; no other process of the namespace may have it. Default: that of the credentials, or a new one. */
   readonly id?: string | undefined;
   /** How long a drain lets scripts go on, in ms. Default 30,000; 0 to 3,600,000. */
   readonly drainGraceMs?: number | undefined;

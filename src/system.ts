@@ -1,82 +1,38 @@
 /**
  * The composition root: puts the roles of a process together, over memory or over NATS and Redis.
  */
-import type { Logger } from 'pino';
-import type { Registry } from 'prom-client';
 import type { ExecutionEvent } from '../actors/events.ts';
-import { checkIsolation, checkObservers, labelsOf, oneOf } from './arguments.ts';
-import { type BusSource, openBus, openStore, type RedisSource, type StoreSource } from './backends.ts';
+import { type BusSource, openBus, openStore, type StoreSource } from './backends.ts';
 import { SessionClient } from './client/client.ts';
 import type { AllEventsOptions, RunOptions, SpawnOptions } from './client/options.ts';
 import type { SessionRef } from './client/session.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { EnclaveError, invalidArgument } from './errors.ts';
+import { EnclaveError } from './errors.ts';
 import { type Member, memberOf } from './member.ts';
-import type { NatsSource } from './natssource.ts';
 import { BrokerNode, type NodeContext, RuntimeNode } from './nodes.ts';
-import { type AuditSink, checkAudit } from './ops/audit.ts';
 import type { Checks } from './ops/health.ts';
 import { logLink, logStore, logUntaken } from './ops/logs.ts';
 import { meterDeadLetters, meterProcess } from './ops/metrics.ts';
-import {
-  type ResolvedSystemOptions,
-  type RuntimePoolOptions,
-  resolveSystemOptions,
-  type SystemOptions,
-} from './options.ts';
+import { type ResolvedSystemOptions, resolveSystemOptions } from './options.ts';
 import { PoolSandbox } from './poolsandbox.ts';
 import type { JournalRead, KnownTool, SessionListed } from './protocol.ts';
-import type { Provisioner } from './provision/provisioner.ts';
 import type { ExecutionResult } from './result.ts';
-import { type RoutingOptions, resolveRouting } from './routing.ts';
+import { resolveRouting } from './routing.ts';
 import { type RerunReport, rerun } from './runtime/rerun.ts';
 import { autoscalingOf, type PoolKeeping } from './runtimepool.ts';
-import type { Isolation } from './sandbox/messages.ts';
 import type { WorkerPool } from './sandbox/pool.ts';
 import { Directory } from './session/directory.ts';
 import type { Store } from './store/store.ts';
 import { StoreClock } from './storeclock.ts';
-import { ID, subjectsOf } from './subjects.ts';
-import type { Tool } from './tools/define.ts';
-import { createToolRegistry, type ToolRegistry } from './tools/registry.ts';
-
-/** What a process does in a system, besides being a client of it. */
-export type Role = 'broker' | 'runtime';
-
-export interface CreateSystemOptions extends SystemOptions, RoutingOptions {
-  /** The NATS servers: urls, or options with credentials. Default: none, everything is in this process. */
-  readonly nats?: NatsSource | undefined;
-  /** Where brokers keep sessions: a `redis://` url, the options of an ioredis client, or a client of your own. Default: this process's memory, which only a system without `nats` may have. */
-  readonly redis?: RedisSource | undefined;
-  /** What an acknowledged write has reached: `'master'`, or one `'replica'` of it too. Default `'master'`. See README, "Guarantees". */
-  readonly ack?: 'master' | 'replica' | undefined;
-  /** Begins every key in Redis. Default `enclave:<namespace>:`. */
-  readonly keyPrefix?: string | undefined;
-  /** What this process hosts. Default: both, or, with `nats`, neither: a client. */
-  readonly roles?: readonly Role[] | undefined;
-  /** Names this process's broker and runtime: `[A-Za-z0-9_-]{1,64}`; no two of a namespace may share it. With several of a kind, numbers are added. Default: a new name, or `broker` and `runtime` without `nats`. */
-  readonly id?: string | undefined;
-  /** Keep so many runtimes: one broker of several decides, and has them started and drained. Default: others do. Needs `nats` and the role `broker`. */
-  readonly runtimePool?: RuntimePoolOptions | undefined;
-  /** What starts and ends the runtimes of `runtimePool`: `'local'` for processes of this machine, or your own. Default `'local'`. */
-  readonly provisioner?: 'local' | Provisioner | undefined;
-  /** What routing rules match this process's runtimes by. Default: none. */
-  readonly labels?: Readonly<Record<string, string>> | undefined;
-  /** Tools made by `defineTool`, or a registry of them: every broker of this process provides them. Default: none. */
-  readonly tools?: readonly Tool[] | ToolRegistry | undefined;
-  /** How far executions of different sessions are kept apart where a session does not say. Default `'context'`. */
-  readonly isolation?: Isolation | undefined;
-  /** A pino logger. Default: silent. See OBSERVABILITY.md for its lines and their levels. */
-  readonly logger?: Logger | undefined;
-  /** Show scripts, arguments of tools and results in lines of the level `debug`: for development. Default false: no line holds them. */
-  readonly logContent?: boolean | undefined;
-  /** Keep what scripts write, pass to tools and return out of all events of this process's brokers. Default false: sessions and runs say it themselves. */
-  readonly redactEvents?: boolean | undefined;
-  /** Make a record of every execution that ends here, publish it, and write it to this logger or stream; `true`: only publish it. Default: no records. See OBSERVABILITY.md. */
-  readonly audit?: AuditSink | undefined;
-  /** A prom-client registry that gets the `enclave_*` metrics. Default: none. */
-  readonly registry?: Registry | undefined;
-}
+import { subjectsOf } from './subjects.ts';
+import {
+  type CreateSystemOptions,
+  checkSystemOptions,
+  type Role,
+  rolesOf,
+  toolsOf,
+} from './systemoptions.ts';
+import type { ToolRegistry } from './tools/registry.ts';
 
 /** An execution's script, what it was given and everything that it was handed. */
 export type ExecutionJournal = JournalRead;
@@ -330,59 +286,12 @@ export class System implements AsyncDisposable {
   }
 }
 
-const ROLES: readonly Role[] = ['broker', 'runtime'];
-
 /** The names of this process's brokers or runtimes. */
 function namesOf(role: Role, count: number, { options, member }: Made): readonly string[] {
   if (!rolesOf(options).includes(role)) return [];
   const name = member?.id ?? options.id ?? role;
   const numbered = count > 1 || (member === undefined && options.id === undefined);
   return Array.from({ length: count }, (_, index) => (numbered ? `${name}-${index + 1}` : name));
-}
-
-function rolesOf({ roles, nats }: CreateSystemOptions): readonly Role[] {
-  return roles ?? (nats === undefined ? ROLES : []);
-}
-
-/** Check every option without starting anything. Throws INVALID_ARGUMENT naming the one that is wrong. */
-export function checkSystemOptions(options: CreateSystemOptions): void {
-  if (typeof options !== 'object' || options === null) throw invalidArgument('options', 'must be an object');
-  const { roles, nats, redis, id, labels, ack } = options;
-  if (roles !== undefined && !Array.isArray(roles))
-    throw invalidArgument('options.roles', "must be an array of 'broker' and 'runtime'");
-  for (const [index, role] of (roles ?? []).entries()) oneOf(role, ROLES, `options.roles[${index}]`);
-  oneOf(ack, ['master', 'replica'], 'options.ack');
-  if (id !== undefined && (typeof id !== 'string' || !ID.test(id) || id.length > 60))
-    throw invalidArgument('options.id', 'must be 1 to 60 characters of A-Z, a-z, 0-9, _ and -');
-  labelsOf(labels, 'options.labels');
-  const broker = rolesOf(options).includes('broker');
-  if (broker && nats !== undefined && redis === undefined)
-    throw invalidArgument(
-      'options.redis',
-      'a broker over NATS needs it: others must be able to take its sessions over',
-    );
-  if (!broker && redis !== undefined)
-    throw invalidArgument('options.redis', "only a process with the role 'broker' keeps sessions");
-  if (nats === undefined && rolesOf(options).length < ROLES.length)
-    throw invalidArgument('options.roles', 'a system within one process needs both roles');
-  checkIsolation(options.isolation, 'options.isolation');
-  checkObservers(options, 'options');
-  checkAudit(options.audit, 'options.audit');
-  if (!broker && options.audit !== undefined)
-    throw invalidArgument('options.audit', "only a process with the role 'broker' ends executions");
-  if (!broker && options.redactEvents === true)
-    throw invalidArgument('options.redactEvents', "only a process with the role 'broker' publishes events");
-  for (const key of ['redactEvents', 'logContent'] as const)
-    if (options[key] !== undefined && typeof options[key] !== 'boolean')
-      throw invalidArgument(`options.${key}`, 'must be true or false');
-  resolveSystemOptions(options);
-  resolveRouting(options);
-  toolsOf(options.tools);
-  if (options.runtimePool !== undefined && (!broker || nats === undefined))
-    throw invalidArgument('options.runtimePool', "needs `nats` and the role 'broker'");
-  if (options.runtimePool !== undefined) autoscalingOf(options)?.check();
-  else if (options.provisioner !== undefined)
-    throw invalidArgument('options.provisioner', 'needs a runtimePool');
 }
 
 /**
@@ -442,12 +351,4 @@ async function whoIs(options: CreateSystemOptions): Promise<Member | undefined> 
   const { nats, namespace, id } = options;
   const [role = 'client'] = rolesOf(options).toSorted(); // A broker with runtimes of its own is a broker.
   return nats === undefined ? undefined : memberOf({ nats, role, namespace, id });
-}
-
-/** Throws INVALID_ARGUMENT. */
-function toolsOf(tools: readonly Tool[] | ToolRegistry | undefined): ToolRegistry {
-  const registry = tools as Partial<ToolRegistry> | undefined;
-  if (typeof registry?.resolve === 'function' && typeof registry.names === 'function')
-    return tools as ToolRegistry;
-  return createToolRegistry({ tools: tools as readonly Tool[] | undefined });
 }

@@ -53,6 +53,18 @@ export interface LocalRuntimesOptions {
   readonly program?: readonly string[] | undefined;
 }
 
+/** Labels that can be handed over in a variable. Throws INVALID_ARGUMENT naming the one that cannot. */
+export function checkHanded(given: unknown, key: string): Labels {
+  const labels = labelsOf(given, key);
+  for (const [name, value] of Object.entries(labels))
+    if (/[=,]/.test(name) || value.includes(',') || name.trim() !== name || value.trim() !== value)
+      throw invalidArgument(
+        `${key}.${name}`,
+        'must have no comma, no = in its name, and no space at either end',
+      );
+  return labels;
+}
+
 interface Runtime {
   readonly child: ChildProcess;
   readonly gone: Promise<void>;
@@ -72,13 +84,7 @@ export class LocalRuntimes implements Provisioner {
     this.#options = options;
     this.#drainGraceMs = drainGraceMs;
     this.#killAfterMs = killAfterMs;
-    this.labels = labelsOf(options.labels, 'labels');
-    for (const [name, value] of Object.entries(this.labels))
-      if (/[=,]/.test(name) || value.includes(',') || name.trim() !== name || value.trim() !== value)
-        throw invalidArgument(
-          `labels.${name}`,
-          'must have no comma, no = in its name, and no space at either end',
-        );
+    this.labels = checkHanded(options.labels, 'labels');
   }
 
   async start(): Promise<{ readonly id: string }> {

@@ -53,7 +53,7 @@ let namespaces = 0;
 const newNamespace = (): string => `n${process.pid}-${++namespaces}`;
 
 async function startBroker(
-  options: EnclaveBrokerOptions,
+  options: Partial<EnclaveBrokerOptions>,
 ): Promise<{ readonly broker: EnclaveBroker; readonly port: number }> {
   const broker = new EnclaveBroker({ nats: nats.url, redis: redis.url, ...options });
   opened.push(broker);

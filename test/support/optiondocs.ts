@@ -39,7 +39,7 @@ export const GROUPS: readonly Group[] = [
   {
     title: 'createSystem',
     about: 'A system of this process, or this process’s part of a cluster.',
-    file: 'src/system.ts',
+    file: 'src/systemoptions.ts',
     name: 'CreateSystemOptions',
   },
   {

@@ -152,12 +152,26 @@ describe('the directions of imports', () => {
 
   it('no folder of src/ but the commands imports the public API from below', () => {
     const roots = [
-      ...['index', 'enclave', 'enclavepool', 'adapter', 'poolsandbox', 'system'],
+      ...['index', 'enclave', 'enclavepool', 'adapter', 'poolsandbox', 'system', 'systemoptions'],
       ...['broker', 'runtime', 'client', 'nodes', 'backends', 'served', 'providetools', 'env', 'cli'],
     ].map((name) => `src/${name}.ts`);
     const below = src.filter(({ file }) => file.split('/').length > 2 && !file.startsWith('src/commands/'));
     const wrong = importsOf(below).filter(({ target }) => roots.includes(target));
     expect(show(wrong)).toEqual([]);
+  });
+
+  it('lead nowhere back to where they began, types included', () => {
+    const targets = new Map(ours.map(({ file, imports }) => [file, imports.map(({ target }) => target)]));
+    const done = new Set<string>();
+    const circles: string[] = [];
+    const follow = (file: string, way: readonly string[]): void => {
+      if (way.includes(file)) circles.push([...way.slice(way.indexOf(file)), file].join(' → '));
+      if (done.has(file)) return;
+      done.add(file);
+      for (const target of targets.get(file) ?? []) follow(target, [...way, file]);
+    };
+    for (const file of targets.keys()) follow(file, []);
+    expect(circles).toEqual([]);
   });
 
   it('what runs in the worker imports nothing of the host but messages and frames', () => {

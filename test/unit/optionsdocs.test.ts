@@ -13,6 +13,7 @@ import {
 } from '../../src/client/options.ts';
 import { ENVIRONMENT } from '../../src/env.ts';
 import {
+  createSystem,
   defineTool,
   Enclave,
   EnclaveBroker,
@@ -26,7 +27,6 @@ import {
   resolvePoolOptions,
   resolveRuntimePool,
   resolveSessionLimits,
-  SYSTEM_RULES,
 } from '../../src/options.ts';
 import {
   amount,
@@ -132,6 +132,8 @@ async function knownBy(attempt: () => unknown): Promise<readonly string[]> {
 
 describe('the code takes what OPTIONS.md has, and nothing else', () => {
   it.each<readonly [string, () => unknown]>([
+    ['createSystem', () => createSystem(UNKNOWN)],
+    ['EnclaveBroker', () => new EnclaveBroker(UNKNOWN)],
     ['admission', () => resolveAdmission(UNKNOWN)],
     ['admission.tenants', () => resolveAdmission({ tenants: { one: UNKNOWN } })],
     ['runtimePool', () => resolveRuntimePool(UNKNOWN)],
@@ -156,6 +158,7 @@ describe('the code takes what OPTIONS.md has, and nothing else', () => {
     const apart: Readonly<Record<string, readonly string[]>> = {
       pool: ['uid', 'gid'],
       admission: ['tenants'],
+      runtimePool: ['labels'],
     };
     const known = [...(await knownBy(attempt)), ...(apart[title] ?? [])];
     expect([...new Set(known)].toSorted()).toEqual([...namesOf(title)].toSorted());
@@ -174,33 +177,47 @@ describe('the code takes what OPTIONS.md has, and nothing else', () => {
       expect(() => defineTool({ [name]: undefined, ...whole })).not.toThrow();
   });
 
-  it('of createSystem', () => {
-    const text = readFileSync(path.join(ROOT, 'src/options.ts'), 'utf8');
-    const [, parts = ''] = /const SYSTEM_PARTS = \[([^\]]*)\]/.exec(text) ?? [];
-    const [, apart = ''] =
-      /checkRecord\(given, 'options'\);\n\s*const \{([^}]*(?:\{\}[^}]*)*), \.\.\.others \} = given/.exec(
-        text,
-      ) ?? [];
-    const words = (list: string): readonly string[] =>
-      list
-        .split(',')
-        .map((word) => word.replace(/=.*/s, '').replaceAll("'", '').trim())
-        .filter((word) => word !== '');
-    const taken = new Set([...Object.keys(SYSTEM_RULES), ...words(parts), ...words(apart)]);
-    expect([...taken].toSorted()).toEqual([...namesOf('createSystem')].toSorted());
-  });
-
-  it('of EnclaveBroker and of the workerPool of EnclaveRuntime', () => {
-    const redis = 'redis://127.0.0.1:1';
-    for (const name of namesOf('EnclaveBroker'))
-      expect(
-        () => new EnclaveBroker({ redis, ...(name === 'redis' ? {} : { [name]: undefined }) }),
-        name,
-      ).not.toThrow();
-    expect(() => new EnclaveBroker({ redis, nonsense: 1 } as never)).toThrow('nonsense');
+  it('of the workerPool of EnclaveRuntime', () => {
     for (const name of namesOf('workerPool'))
       expect(() => new EnclaveRuntime({ workerPool: { [name]: undefined } }), name).not.toThrow();
     expect(() => new EnclaveRuntime({ workerPool: UNKNOWN })).toThrow('nonsense');
+  });
+});
+
+describe('no option is taken and forgotten', () => {
+  const nats = 'nats://127.0.0.1:1';
+  const redis = 'redis://127.0.0.1:1';
+  /** No option may be one. */
+  const wrong = (() => 1) as never;
+
+  const doors: readonly (readonly [string, (given: Readonly<Record<string, unknown>>) => unknown])[] = [
+    ['createSystem', (given) => createSystem({ nats, redis, roles: ['broker', 'runtime'], ...given })],
+    ['EnclaveBroker', (given) => new EnclaveBroker({ redis, ...given })],
+    ['EnclaveRuntime', (given) => new EnclaveRuntime(given)],
+    ['workerPool', (given) => new EnclaveRuntime({ workerPool: given })],
+  ];
+
+  it.each(doors.flatMap(([title, open]) => namesOf(title).map((name) => [title, name, open] as const)))(
+    'by %s: a wrong %s is refused by its name',
+    async (title, name, open) => {
+      // What it is called further in.
+      const inside: Readonly<Record<string, string>> = {
+        ...{ sessionTimeout: 'sessionTimeoutMs', heartbeatInterval: 'heartbeatIntervalMs' },
+        ...{ size: 'poolSize', maxMemory: 'maxWorkerMemory' },
+      };
+      // Alone, a provisioner is refused whatever it is.
+      const beside = name === 'provisioner' ? { runtimePool: {} } : {};
+      const refused = async (): Promise<unknown> => open({ ...beside, [name]: wrong });
+      await expect(refused(), title).rejects.toMatchObject({
+        code: 'INVALID_ARGUMENT',
+        key: expect.stringMatching(new RegExp(`(^|\\.)(${name}|${inside[name] ?? name})$`)),
+      });
+    },
+  );
+
+  it('by EnclaveBroker: one that is undefined is one that was not given', () => {
+    for (const name of namesOf('EnclaveBroker').filter((each) => each !== 'redis'))
+      expect(() => new EnclaveBroker({ redis, [name]: undefined }), name).not.toThrow();
   });
 });
 
