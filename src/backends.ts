@@ -3,8 +3,9 @@
  */
 import type { Bus } from './bus/bus.ts';
 import { MemoryBusServer } from './bus/memory.ts';
-import { type LinkStatus, NatsLink, type NatsOptions } from './bus/nats.ts';
+import { type LinkStatus, NatsLink, type NatsLinkOptions } from './bus/nats.ts';
 import { systemClock } from './clock.ts';
+import { alsoTelling } from './natssource.ts';
 import { MemoryStore } from './store/memory.ts';
 import { type RedisNotice, RedisStore, type RedisStoreOptions } from './store/redis/store.ts';
 import type { Store } from './store/store.ts';
@@ -35,7 +36,7 @@ export interface StoreSettings {
 
 /** The NATS server, or this process's memory. Rejects with an EnclaveError UNAVAILABLE if no server answers. */
 export async function openBus(
-  nats: NatsOptions | undefined,
+  nats: NatsLinkOptions | undefined,
   onError: (error: unknown, subject: string) => void,
   onStatus: (status: LinkStatus) => void,
 ): Promise<BusSource> {
@@ -43,7 +44,7 @@ export async function openBus(
     const server = new MemoryBusServer({ clock: systemClock, onError });
     return { connect: (name) => server.connect(name), connected: true, close: () => server.close() };
   }
-  const link = await NatsLink.open({ ...nats, onError });
+  const link = await NatsLink.open({ ...nats, onError: alsoTelling(nats, onError) });
   link.onStatus(onStatus);
   return link;
 }

@@ -3,7 +3,7 @@
  * `identities/` say all of it, and the server holds a process to it; without them it is what the options say.
  */
 
-import type { NatsOptions } from './bus/nats.ts';
+import type { NatsLinkOptions } from './bus/nats.ts';
 import { systemClock } from './clock.ts';
 import { invalidArgument } from './errors.ts';
 import { identityOf, type WhoIAm } from './identities/identities.ts';
@@ -14,7 +14,7 @@ export interface Member {
   readonly namespace: string;
   readonly id: string;
   /** The way to the servers, inbox included. */
-  readonly nats: NatsOptions;
+  readonly nats: NatsLinkOptions;
 }
 
 export interface MemberOptions {
@@ -44,11 +44,17 @@ export async function memberOf({ nats: source, role, namespace, id }: MemberOpti
     id: known?.id ?? id ?? newName(role),
     role: known?.role ?? role,
   };
-  const inbox = nats.inboxPrefix ?? inboxPrefix(is.namespace, is.role, is.id);
+  const mayAnswer = answers(is.namespace);
+  const { inboxPrefix: inbox = inboxPrefix(is.namespace, is.role, is.id) } = nats;
+  if (!mayAnswer(`${inbox}.`))
+    throw invalidArgument(
+      'nats.inboxPrefix',
+      `must begin with _INBOX or enclave.${is.namespace}.inbox: nobody answers anywhere else`,
+    );
   return {
     namespace: is.namespace,
     id: is.id,
-    nats: { ...nats, inboxPrefix: inbox, mayAnswer: answers(is.namespace) },
+    nats: { ...nats, inboxPrefix: inbox, mayAnswer },
   };
 }
 

@@ -6,7 +6,7 @@ import { type NatsConnectionOptions, NatsLink } from './bus/nats.ts';
 import { systemClock } from './clock.ts';
 import { invalidArgument } from './errors.ts';
 import { memberOf } from './member.ts';
-import type { NatsSource } from './natssource.ts';
+import { alsoTelling, type NatsSource, natsSource } from './natssource.ts';
 import { childOf, logLink, logUntaken } from './ops/logs.ts';
 import { meterLosses, meterProcess } from './ops/metrics.ts';
 import { ID, subjectsOf } from './subjects.ts';
@@ -74,7 +74,7 @@ export async function provideTools(
   const drainMs = graceOf(options.drainMs ?? DRAIN_MS, 'options.drainMs');
   const registry = registryOf(tools);
   const member = await memberOf({
-    nats: isConnection(nats) ? { connection: nats } : nats,
+    nats: isConnection(nats) ? { connection: nats } : natsSource(nats, 'nats'),
     role: 'provider',
     namespace: options.namespace,
     id: options.id,
@@ -85,10 +85,10 @@ export async function provideTools(
   const losses = metrics && meterLosses(metrics);
   const link = await NatsLink.open({
     ...member.nats,
-    onError: (error, subject) => {
+    onError: alsoTelling(member.nats, (error, subject) => {
       losses?.dropped('unreadable');
       logDropped(error, subject);
-    },
+    }),
   });
   link.onStatus(logLink(log));
   let draining = false;

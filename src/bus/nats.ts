@@ -12,11 +12,12 @@
 import { type Bus, BusError } from './bus.ts';
 import { Connection, type ConnectionEvent } from './nats/connection.ts';
 import { NatsBus, type Shared } from './nats/handle.ts';
-import { type NatsOptions, type ResolvedOptions, resolveOptions } from './nats/options.ts';
+import { type NatsLinkOptions, type ResolvedOptions, resolveOptions } from './nats/options.ts';
 import { Requests } from './nats/requests.ts';
 
 export type {
   NatsConnectionOptions,
+  NatsLinkOptions,
   NatsOptions,
   NatsReconnectOptions,
   NatsTlsOptions,
@@ -79,7 +80,7 @@ export class NatsLink {
    * Connect. Throws {@link EnclaveError} UNAVAILABLE, naming the servers, if none of them answers, and
    * INVALID_ARGUMENT for wrong options or credentials. No error holds a secret of the options.
    */
-  static async open(options: NatsOptions): Promise<NatsLink> {
+  static async open(options: NatsLinkOptions): Promise<NatsLink> {
     const resolved = resolveOptions(options, 'nats');
     const { source } = resolved;
     return new NatsLink(
@@ -89,7 +90,7 @@ export class NatsLink {
   }
 
   /** Throw the INVALID_ARGUMENT that `open` would reject with for options that are wrong, naming them by `key`. */
-  static check(options: NatsOptions, key: string): void {
+  static check(options: NatsLinkOptions, key: string): void {
     resolveOptions(options, key);
   }
 

@@ -20,6 +20,7 @@ import {
   type EnclaveRuntimeOptions,
   provideTools,
 } from '../../src/index.ts';
+import { subjectsOf } from '../../src/subjects.ts';
 import { startSystem } from '../../src/system.ts';
 import { type NatsServer, startNats } from '../support/nats.ts';
 import { childrenOf, freePort, waitUntil } from '../support/processes.ts';
@@ -331,6 +332,32 @@ describe('a client', () => {
   });
 });
 
+it('tells onError of the options of NATS what cannot be read, in every role', async () => {
+  const namespace = newNamespace();
+  const told = new Map<string, string[]>();
+  const natsOf = (who: string) => ({
+    servers: nats.url,
+    onError: (_error: unknown, subject: string) => void told.set(who, [...(told.get(who) ?? []), subject]),
+  });
+  const registry = new Registry();
+  await startBroker({ namespace, nats: natsOf('broker'), registry });
+  await startRuntime({ namespace, id: 'r1', brokerUrl: natsOf('runtime') });
+  opened.push(await provideTools(natsOf('provider'), [double], { namespace }));
+  const subjects = subjectsOf(namespace);
+  const stranger = await connect({ servers: nats.url });
+  for (const subject of [subjects.providerProbe, subjects.runtimeCmd('r1')])
+    stranger.publish(subject, 'no JSON');
+  await waitUntil(() => told.size === 3, 'all of them were told');
+  expect(Object.fromEntries(told)).toEqual({
+    broker: [subjects.providerProbe],
+    provider: [subjects.providerProbe],
+    runtime: [subjects.runtimeCmd('r1')],
+  });
+  // What is counted is counted beside it.
+  expect(await registry.metrics()).toContain('enclave_dead_letters_total{reason="unreadable"} 1');
+  await stranger.close();
+}, 60_000);
+
 describe('createSystem', () => {
   it.each<[string, CreateSystemOptions]>([
     ['options.redis', { nats: 'nats://127.0.0.1', roles: ['broker'] }],
@@ -368,6 +395,28 @@ describe('createSystem', () => {
     );
     expect(system.brokers()).toMatchObject([{ id: 'b1' }]);
     expect(system.runtimes()).toMatchObject([{ id: 'r1', labels: { tier: 'standard' } }]);
+  });
+
+  it.each([['inbox.mine'], ['enclave.other.inbox.client.c1']])(
+    'refuses an inbox where nobody answers: %s',
+    async (inboxPrefix) => {
+      const options = { nats: { servers: nats.url, inboxPrefix }, namespace: newNamespace() };
+      expect(await refusalOf(() => createSystem(options))).toMatchObject({
+        code: 'INVALID_ARGUMENT',
+        key: 'nats.inboxPrefix',
+      });
+    },
+  );
+
+  it('does not let a user say who may be answered', async () => {
+    const given = { servers: nats.url, mayAnswer: () => true };
+    for (const [key, open] of [
+      ['options.nats.mayAnswer', () => createSystem({ nats: given })],
+      ['options.serverUrl.mayAnswer', async () => new EnclaveClient({ serverUrl: given })],
+      ['options.brokerUrl.mayAnswer', async () => new EnclaveRuntime({ brokerUrl: given })],
+      ['nats.mayAnswer', () => provideTools(given, [double])],
+    ] as const)
+      expect(await refusalOf(open)).toMatchObject({ code: 'INVALID_ARGUMENT', key });
   });
 
   it('says whom it cannot reach, without the secrets of the url', async () => {

@@ -35,15 +35,14 @@ export interface NatsOptions {
   /** A connection of the user's own: how it reconnects is the user's choice, and closing the link leaves it open. */
   readonly connection?: NatsConnection | undefined;
   /**
-   * Answers to requests come to `<inboxPrefix>.<random id>.<random id>`. Default `_INBOX`. A server that grants
-   * each pod a prefix of its own keeps the pods from reading each other's answers.
+   * Answers to requests come to `<inboxPrefix>.<random id>.<random id>`. Default
+   * `enclave.<namespace>.inbox.<role>.<id>`: a server that grants each pod a prefix of its own keeps the pods from reading
+   * each other's answers. Must begin with `_INBOX` or `enclave.<namespace>.inbox.`: nobody answers anywhere else.
    */
   readonly inboxPrefix?: string | undefined;
   /** Longest wait of `flush` for the server, disconnected or not, in ms. Default 5,000; 1 to 600,000. */
   readonly flushTimeoutMs?: number | undefined;
-  /** Whether an answer may be sent to the subject that a requester named. Default: to any. */
-  readonly mayAnswer?: ((reply: string) => boolean) | undefined;
-  /** Told what a handler, `onSlow` or a listener threw or rejected with, and of messages that are not JSON objects. Default: it is dropped. */
+  /** Told what a handler, `onSlow` or a listener threw or rejected with, and of messages that are not JSON objects, beside what is logged and counted of them. Default: nobody. */
   readonly onError?: ((error: unknown, subject: string) => void) | undefined;
   /** Shown in the server's monitoring. Default: none. */
   readonly name?: string | undefined;
@@ -71,6 +70,12 @@ export interface NatsOptions {
   readonly waitOnFirstConnect?: boolean | undefined;
 }
 
+/** What a link of ours is told beside that. */
+export interface NatsLinkOptions extends NatsOptions {
+  /** Whether an answer may be sent to the subject that a requester named. Default: to any. */
+  readonly mayAnswer?: ((reply: string) => boolean) | undefined;
+}
+
 /** Options with a connection of the user's own. */
 export type NatsConnectionOptions = NatsOptions & { readonly connection: NatsConnection };
 
@@ -95,16 +100,12 @@ interface NumberRule {
   readonly whole: boolean;
 }
 
+/** Of a link for which none was made out of who we are. */
 const DEFAULT_INBOX_PREFIX = '_INBOX';
 /** A subject and its inbox must fit the 4,096 bytes of a command to the server, which cuts the connection else. */
 const MAX_INBOX_PREFIX = 256;
 const TLS_KEYS = ['caFile', 'certFile', 'keyFile'] as const satisfies (keyof NatsTlsOptions)[];
-const COMMON_KEYS = [
-  'inboxPrefix',
-  'flushTimeoutMs',
-  'mayAnswer',
-  'onError',
-] as const satisfies (keyof NatsOptions)[];
+const COMMON_KEYS = ['inboxPrefix', 'flushTimeoutMs', 'onError'] as const satisfies (keyof NatsOptions)[];
 /** What says how to connect. */
 const SERVER_KEYS = [
   ...(['servers', 'name', 'credentials', 'user', 'password', 'token', 'nkey', 'tls'] as const),
@@ -150,7 +151,8 @@ export interface ResolvedServer {
 }
 
 /** Throws INVALID_ARGUMENT naming what is wrong, which it calls `key`; no message of it holds a secret. */
-export function resolveOptions(options: NatsOptions, key: string): ResolvedOptions {
+export function resolveOptions(given: NatsLinkOptions, key: string): ResolvedOptions {
+  const { mayAnswer, ...options } = given;
   checkKeys(options, ['connection', ...SERVER_KEYS, ...COMMON_KEYS], key);
   const { connection, inboxPrefix = DEFAULT_INBOX_PREFIX, onError } = options;
   if (typeof inboxPrefix !== 'string' || inboxPrefix.length > MAX_INBOX_PREFIX || !isSubject(inboxPrefix))
@@ -160,11 +162,9 @@ export function resolveOptions(options: NatsOptions, key: string): ResolvedOptio
     );
   if (onError !== undefined && typeof onError !== 'function')
     throw invalidArgument(`${key}.onError`, 'must be a function');
-  if (options.mayAnswer !== undefined && typeof options.mayAnswer !== 'function')
-    throw invalidArgument(`${key}.mayAnswer`, 'must be a function');
   return {
     inboxPrefix,
-    mayAnswer: options.mayAnswer,
+    mayAnswer,
     onError,
     flushTimeoutMs: numberOf(options.flushTimeoutMs, RULES.flushTimeoutMs, `${key}.flushTimeoutMs`),
     source: connection === undefined ? serverOf(options, key) : ownConnection(connection, options, key),
