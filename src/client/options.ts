@@ -87,8 +87,8 @@ export interface RunOptions {
 }
 
 export interface EventsOptions {
-  /** The first event wanted; at least 1. TRUNCATED, with `details.firstSeq`, if it is no longer kept. Default: the next one. */
-  readonly fromSeq?: number | undefined;
+  /** The first event wanted; at least 1. TRUNCATED, with `details.firstSeq`, if it is no longer kept; `'first'`: the oldest that is kept. Default: the next one. */
+  readonly fromSeq?: number | 'first' | undefined;
   /** Ends the iteration, without an error. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -254,7 +254,8 @@ function checkTenant(tenant: unknown): void {
 }
 
 function checkFrom({ fromSeq, signal }: EventsOptions): void {
-  if (fromSeq !== undefined) checkWhole(fromSeq, 1, Number.MAX_SAFE_INTEGER, 'options.fromSeq');
+  if (fromSeq !== undefined && fromSeq !== 'first')
+    checkWhole(fromSeq, 1, Number.MAX_SAFE_INTEGER, 'options.fromSeq', "'first', or ");
   checkSignal(signal, 'options.signal');
 }
 

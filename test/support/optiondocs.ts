@@ -124,7 +124,8 @@ export const GROUPS: readonly Group[] = [
   },
   {
     title: 'events',
-    about: 'The events of a session, or, with the first two, of all of them.',
+    about:
+      'The events of all sessions, live, or of the one that `sessionId` names; those of a session know `fromSeq` and `signal`.',
     file: 'src/client/options.ts',
     name: 'AllEventsOptions',
   },

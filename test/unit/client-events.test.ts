@@ -128,6 +128,18 @@ describe('the events of a session', () => {
     expect(seqs(await world.clock.until(read(session.events({ fromSeq: 7 }), 3)))).toEqual([7, 8, 9]);
   });
 
+  it('are those that are still kept, for a reader who wants the first', async () => {
+    const { world, log, client, session, add } = await begin();
+    for (let n = 0; n < 9; n++) log.add('stdout');
+    log.trim(7);
+    const found = read(session.events({ fromSeq: 'first' }), 4);
+    const also = read(client.allEvents({ sessionId: 's', fromSeq: 'first', types: ['final'] }), 1);
+    await world.clock.settle();
+    add('final');
+    expect(seqs(await world.clock.until(found))).toEqual([7, 8, 9, 10]);
+    expect(seqs(await world.clock.until(also))).toEqual([10]);
+  });
+
   it('are TRUNCATED for a reader whom the trimming has overtaken', async () => {
     const { world, log, session, add } = await begin();
     const events = session.events({ fromSeq: 1 })[Symbol.asyncIterator]();
