@@ -6,7 +6,9 @@
  *  R1  What a role may say under its own id names that id in the subject: nobody else may say it.
  *  R2  A role answers requests through the server's record of who asked (`responses`), so that it needs no right to
  *      publish to anybody's inbox.
- *  R3  Every role has its answers sent to an inbox under its own role and id, and may subscribe to that inbox alone.
+ *  R3  Every role has its answers sent to an inbox under its own role and id. All but a broker may subscribe to that
+ *      inbox alone; a broker may read every inbox of its namespace: what is in one was answered by a broker, and the
+ *      runtimes that a broker starts, or a command that is run beside it, use its login with inboxes of their own roles.
  *  R4  Nothing outside of `enclave.<namespace>.` is allowed to anybody.
  */
 import { invalidArgument } from '../errors.ts';
@@ -16,7 +18,7 @@ import { ID, PROVIDERS, subjectsOf } from '../subjects.ts';
  * What a process is to the cluster. One that has several roles, such as a broker with runtimes of its own, needs the
  * identity of a broker: it may do everything in its namespace, and it has Redis anyway.
  *
- * - `broker`: everything within the namespace.
+ * - `broker`: everything within the namespace, the inboxes of all roles included.
  * - `runtime`: takes offers made to it, reports on attempts, sends its own heartbeat.
  * - `provider`: advertises and serves tools, tells the ends of calls.
  * - `client`: asks brokers and owners, reads events, is told its own results.

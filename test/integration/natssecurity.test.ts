@@ -488,14 +488,29 @@ function holdsTheRoles(
     expect(await client.answersTo(subjects.sessionCmd('session-2'))).toBe(true);
   });
 
-  it.each(ROLES)('does not let a %s read the inboxes of other roles', async (role) => {
-    const user = await as(role, 'x1');
-    for (const other of ROLES.filter((each) => each !== role && role !== 'broker'))
-      expect([other, await user.maySubscribe(`${inboxPrefix(namespace, other, 'x1')}.>`)]).toEqual([
-        other,
-        false,
-      ]);
-    expect(await user.maySubscribe('_INBOX.>')).toBe(false);
+  const inboxesRead = async (user: User): Promise<readonly Role[]> => {
+    const read: Role[] = [];
+    for (const role of ROLES)
+      if (await user.maySubscribe(`${inboxPrefix(namespace, role, 'x1')}.>`)) read.push(role);
+    return read;
+  };
+
+  it.each(ROLES.filter((role) => role !== 'broker'))(
+    'does not let a %s read the inboxes of other roles',
+    async (role) => {
+      const user = await as(role, 'x1');
+      expect(await inboxesRead(user)).toEqual([role]);
+      expect(await user.maySubscribe(`enclave.${namespace}.inbox.>`)).toBe(false);
+      expect(await user.maySubscribe('_INBOX.>')).toBe(false);
+    },
+  );
+
+  it('lets a broker read everything in its namespace, the inboxes of all roles included, and nothing else', async () => {
+    const broker = await as('broker', 'x1');
+    expect(await inboxesRead(broker)).toEqual(ROLES);
+    expect(await broker.maySubscribe(`enclave.${namespace}.>`)).toBe(true);
+    for (const subject of ['_INBOX.>', '>', '*', '$SYS.>'])
+      expect([subject, await broker.maySubscribe(subject)]).toEqual([subject, false]);
   });
 
   it.each(ROLES)('does not let a %s reach another namespace', async (role) => {
