@@ -128,7 +128,7 @@ export function closing(test: Test): void {
     const writer = await room.writer(store);
     const { session, owner, epoch, nonce } = writer;
     await store.close();
-    const calls: Readonly<Record<string, () => Promise<unknown>>> = {
+    const calls = {
       openIncarnation: () => store.openIncarnation(room.incarnation(), LONG_MS),
       renewIncarnation: () => store.renewIncarnation(owner, LONG_MS),
       endIncarnation: () => store.endIncarnation(owner),
@@ -146,7 +146,10 @@ export function closing(test: Test): void {
       cleanIndexes: () => store.cleanIndexes(session),
       holdRole: () => store.holdRole('role', owner, LONG_MS),
       releaseRole: () => store.releaseRole('role', owner),
-    };
+      holdShare: () => store.holdShare({ name: 'share', holder: owner, has: 0, ttlMs: LONG_MS }),
+      list: () => store.list('', 1),
+      time: () => store.time(),
+    } satisfies Readonly<Record<Exclude<keyof Store, 'close'>, () => Promise<unknown>>>;
     for (const [operation, call] of Object.entries(calls))
       await expect(call(), operation).rejects.toMatchObject({
         name: 'StoreError',
