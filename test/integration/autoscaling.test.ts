@@ -1,5 +1,5 @@
 /** Acceptance: a pool of runtimes grows with what is asked of it, shrinks without losing anything, and has one mind. */
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { resolveRuntimePool } from '../../src/options.ts';
 import type { Provisioner } from '../../src/provision/provisioner.ts';
 import { defineTool } from '../../src/tools/define.ts';
@@ -27,6 +27,9 @@ class InProcess implements Provisioner {
   /** How often a start fails before one succeeds. */
   failures = 0;
   drained = 0;
+  /** Looks that its broker has begun, and those for which it had the role. */
+  looks = 0;
+  decided = 0;
 
   constructor(name: string) {
     this.#name = name;
@@ -50,6 +53,10 @@ class InProcess implements Provisioner {
     this.#mine.delete(id);
   }
   async list(): Promise<readonly string[]> {
+    this.decided++;
+    return this.mine;
+  }
+  get mine(): readonly string[] {
     return [...this.#mine];
   }
   async close(): Promise<void> {
@@ -63,6 +70,13 @@ const scaled = () =>
 
 async function broker(name: string): Promise<InProcess> {
   const provisioner = new InProcess(name);
+  const store = parts.store.handle();
+  const holdRole = store.holdRole.bind(store);
+  vi.spyOn(store, 'holdRole').mockImplementation((...asked) => {
+    provisioner.looks++;
+    return holdRole(...asked);
+  });
+  vi.spyOn(parts.store, 'handle').mockReturnValueOnce(store);
   await parts.broker(name, { autoscaling: { pool: POOL, provisioner } });
   return provisioner;
 }
@@ -129,13 +143,15 @@ describe('a pool of runtimes', () => {
         () => parts.brokers.every(({ directory }) => directory.brokers().length === 2),
         'both are known',
       );
-      // The second sees what the first one started, and starts nothing of its own.
+      // The second sees what the first one started, decides nothing, and starts nothing of its own.
       await parts.known(1);
-      expect(await second.list()).toEqual([]);
+      // A look begins by asking for the role: with the third one the first two are over.
+      await parts.until(() => second.looks >= 3, 'the second one has looked twice');
+      expect([second.decided, second.mine]).toEqual([0, []]);
       if (end === 'drain') await parts.brokers[0]?.drain();
       else parts.brokers[0]?.abandon();
       await first.close();
-      await parts.until(async () => (await second.list()).length === 1, 'the second one started one');
+      await parts.until(() => second.mine.length === 1, 'the second one started one');
       expect(parts.runtimes).toEqual(['b2-1']);
     },
   );
