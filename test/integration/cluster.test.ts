@@ -148,7 +148,7 @@ describe('a broker, a runtime, a provider and a client', () => {
     expect(await run.result).toMatchObject({ success: true, value: 'through', stats: { attempts: 1 } });
   });
 
-  it('are found by the ids and tenants of their runs only', async () => {
+  it('are not known in another namespace, nor are their sessions', async () => {
     const [one, other] = [newNamespace(), newNamespace()];
     for (const namespace of [one, other]) await startBroker({ namespace });
     await startRuntime({ namespace: one });
@@ -157,6 +157,18 @@ describe('a broker, a runtime, a provider and a client', () => {
     const elsewhere = newClient({ namespace: other });
     await elsewhere.connect();
     expect((await refusalOf(() => elsewhere.session(session.id).info())).code).toBe('NOT_FOUND');
+    expect(await session.info()).toMatchObject({ status: 'idle' });
+    for (const [namespace, runtimes] of [
+      [one, 1],
+      [other, 0],
+    ] as const) {
+      const system = await createSystem({ nats: nats.url, namespace });
+      opened.push(system);
+      await waitUntil(
+        () => system.brokers().length === 1 && system.runtimes().length === runtimes,
+        `one broker and ${runtimes} runtimes are known`,
+      );
+    }
   });
 });
 
@@ -192,7 +204,7 @@ describe('the endpoints', () => {
     expect(JSON.parse(text)).toMatchObject({ ready: true, checks: { workers: true, bus: true } });
   });
 
-  it('say that a process is still starting, and why it is not ready', async () => {
+  it('say why a process is not ready', async () => {
     const paused = await startRedis();
     const broker = new EnclaveBroker({
       nats: nats.url,
@@ -226,6 +238,8 @@ describe('a start that does not come to its end', () => {
     const port = await freePort();
     const listening = refusalOf(() => broker.listen(port, '127.0.0.1'));
     await waitUntil(async () => (await get(port, '/startupz')).status === 503, 'it says that it is starting');
+    expect(await get(port, '/livez')).toMatchObject({ status: 200 });
+    expect(await get(port, '/readyz')).toMatchObject({ status: 503 });
     await waitUntil(async () => (await clientsOf(full)) > 0, 'it is connected');
     await broker.drain();
     expect(await listening).toMatchObject({ code: 'CLOSED' });
