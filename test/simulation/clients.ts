@@ -20,6 +20,26 @@ import { Violation } from './violation.ts';
 
 const LIMITS = resolveSessionLimits(undefined);
 
+/** What clients did and were told, by the first word of its line in the trace. */
+export const ACTIONS = [
+  'spawns',
+  'executes',
+  'hears',
+  'cancels',
+  'has',
+  'came',
+  'could',
+  'reads',
+  'stops',
+  'info',
+  'journal',
+  'migrate',
+  'hibernate',
+  'result',
+  'close',
+] as const;
+export type Action = (typeof ACTIONS)[number];
+
 interface Command {
   readonly session: string;
   readonly id: string;
@@ -75,7 +95,7 @@ export class Clients {
   readonly #readers: Reader[] = [];
   readonly #spawned = new Set<string>();
   readonly #left: Map<string, number>;
-  readonly counts: Record<string, number> = {};
+  readonly counts: Partial<Record<Action, number>> = {};
 
   constructor(options: ClientsOptions) {
     this.#options = options;
@@ -386,7 +406,9 @@ export class Clients {
   }
 
   #note(process: Process, what: string, whom: string): void {
-    const verb = what.split(' ')[0] ?? '';
+    const word = what.split(' ')[0];
+    const verb = ACTIONS.find((each) => each === word);
+    if (verb === undefined) throw new Error(`"${what}" is no known action`);
     this.counts[verb] = (this.counts[verb] ?? 0) + 1;
     this.#options.note(process.id, `${what} ${whom}`);
   }

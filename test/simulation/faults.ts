@@ -25,7 +25,9 @@ export interface Rates {
   readonly refusedAttempt: number;
 }
 
-export type FaultCount = Record<string, number>;
+/** What is counted: a fault of the store by its kind, the death in a commit by its place. */
+export type FaultKind = Exclude<keyof Rates, 'storeFault' | 'boundary'> | `store-${StoreFault}` | Boundary;
+export type FaultCount = Partial<Record<FaultKind, number>>;
 
 /** Runs without any fault, in parts of one. */
 const QUIET = 0.08;
@@ -73,13 +75,13 @@ export class Faults {
   }
 
   /** Whether one of this kind happens now. */
-  happens(kind: keyof Rates): boolean {
+  happens(kind: keyof Rates & FaultKind): boolean {
     if (!this.#on || !this.#random.chance(this.rates[kind])) return false;
     this.hit(kind);
     return true;
   }
 
-  hit(kind: string): void {
+  hit(kind: FaultKind): void {
     this.counts[kind] = (this.counts[kind] ?? 0) + 1;
   }
 
