@@ -20,6 +20,7 @@ const INCARNATIONS = 3;
 const SESSIONS = 2;
 /** With two events each, no more than any store keeps. */
 const STEPS = 50;
+const LEAST_RUNS = 40;
 
 /** What somebody does; indexes say who and to which session. */
 type Step =
@@ -81,8 +82,14 @@ export function followsTheModel(test: Test): void {
       fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: STEPS, size: 'max' }), (steps) =>
         play(room, steps),
       ),
-      { numRuns: 80, interruptAfterTimeLimit: 15_000 },
+      { numRuns: 80, interruptAfterTimeLimit: 15_000, asyncReporter: report },
     ));
+}
+
+/** A machine that is slow may cut the runs short, but not to so few that they show nothing. */
+async function report(runs: fc.RunDetails<[steps: Step[]]>): Promise<void> {
+  if (runs.failed) throw new Error(await fc.asyncDefaultReportMessage(runs), { cause: runs.errorInstance });
+  expect(runs.numRuns, 'runs before the time was over').toBeGreaterThanOrEqual(LEAST_RUNS);
 }
 
 /** A session as it should be. */
