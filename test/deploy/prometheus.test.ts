@@ -170,6 +170,8 @@ describe('the rules', () => {
   it('fail their unit tests when a threshold, a duration, a label or a severity is another', () => {
     const mutations: readonly (readonly [string, string])[] = [
       ['enclave_queue_depth > 100', 'enclave_queue_depth > 101'],
+      ['sum(enclave_waiting_executions) > 100', 'sum(enclave_waiting_executions) > 101'],
+      ['or sum(enclave_waiting_executions) > 100', 'or on () sum(enclave_waiting_executions) > 100'],
       ['[5m]))) > 5', '[5m]))) > 50'],
       ['for: 2m', 'for: 3m'],
       ['severity: critical', 'severity: warning'],
@@ -282,7 +284,8 @@ describe('the alerts of the guide', () => {
       },
       {
         alert: 'QueueBacklog',
-        expr: 'enclave_queue_depth > 100',
+        // Its own first, and the queue of brokers, who hold what waits in a cluster.
+        expr: 'enclave_queue_depth > 100\n  or sum(enclave_waiting_executions) > 100\n',
         for: '2m',
         labels: { severity: 'critical' },
         annotations: { summary: 'Execution queue backlog' },

@@ -3,9 +3,12 @@
  * reason to, and resolve. Every `for` and every window is a sixtieth of what the rules file says (minutes are seconds);
  * expressions and thresholds are the file's own.
  */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EnclaveClient } from '../../src/index.ts';
+import { POOL_RULES } from '../../src/options.ts';
 import { expressionsOf, readDashboard } from '../support/dashboard.ts';
 import { type NatsServer, startNats } from '../support/nats.ts';
 import { POD_TOOLS, type Pod, startBrokerPod, startRuntimePod } from '../support/pods.ts';
@@ -27,9 +30,9 @@ const PATIENCE_MS = 60_000;
 const SLOW = 'await sleep(5_200); return 1';
 /** Never waits long enough to be put away. */
 const ENDLESS = 'for (;;) await sleep(1_000)';
-/** A runtime takes 16 executions per worker. At level 'process' tenants share no worker: one runs in each, and the others wait. */
-const WORKERS = 8;
-const FLOOD = 16 * WORKERS;
+/** As many workers as a runtime of docker/kubernetes has, and the executions that it takes with them. */
+const WORKERS = shippedWorkers();
+const ROOM = WORKERS * POOL_RULES.maxConcurrentPerWorker.default;
 
 let nats: NatsServer;
 let redis: RedisServer;
@@ -148,27 +151,32 @@ describe('RuntimeUnhealthy', () => {
 });
 
 describe('QueueBacklog', () => {
-  it('fires while more than 100 executions wait in a runtime, and resolves when they are gone', async () => {
+  it('fires while more than 100 executions wait for runtimes of the shipped size, and resolves when they are gone', async () => {
     const over = new AbortController();
-    // The other runtime takes its share of them.
-    const runs = Array.from({ length: FLOOD + 16 }, (_, number) =>
+    // What the two runtimes take, and more than 100 that they refuse.
+    const flood = ROOM + POOL_RULES.maxConcurrentPerWorker.default + 120;
+    const runs = Array.from({ length: flood }, (_, number) =>
       client.run(ENDLESS, {
         signal: over.signal,
-        tenant: `tenant-${number}`,
-        isolation: 'process',
+        tenant: `tenant-${number % 8}`,
         limits: { timeoutMs: PATIENCE_MS },
       }),
     );
     try {
-      const [alert] = await fires('QueueBacklog');
-      expect(alert?.labels).toMatchObject({ severity: 'critical', runtime: roomy.id });
-      expect(await value(`enclave_queue_depth{runtime="${roomy.id}"}`)).toBeGreaterThan(100);
+      const alerts = await fires('QueueBacklog');
+      expect(alerts).toHaveLength(1);
+      expect(alerts[0]?.labels).toMatchObject({ severity: 'critical' });
+      expect(alerts[0]?.labels).not.toHaveProperty('runtime');
+      expect(await value('sum(enclave_waiting_executions)')).toBeGreaterThan(100);
+      // Why the queue of a runtime alone would never be over 100.
+      expect(await value('max(enclave_queue_depth)')).toBeLessThanOrEqual(ROOM);
+      expect(ROOM).toBeLessThan(100);
     } finally {
       over.abort();
       await Promise.allSettled(runs);
     }
     await resolves('QueueBacklog');
-    await expect.poll(() => value('sum(enclave_queue_depth)'), { timeout: PATIENCE_MS }).toBe(0);
+    await expect.poll(() => value('enclave:executions_queued:sum'), { timeout: PATIENCE_MS }).toBe(0);
     // No set of labels that came up on the way made an expression ambiguous.
     expect(await prometheus.rulesAreWell()).toBe(true);
   }, 90_000);
@@ -201,3 +209,8 @@ describe('when all of this has happened', () => {
     }
   });
 });
+
+function shippedWorkers(): number {
+  const file = path.resolve(import.meta.dirname, '../../docker/kubernetes/base/runtime.yaml');
+  return Number(/name: ENCLAVE_POOL_SIZE\n +value: "(\d+)"/.exec(readFileSync(file, 'utf8'))?.[1]);
+}
