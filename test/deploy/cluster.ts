@@ -1,6 +1,18 @@
 /** The manifests of docker/kubernetes, and how they find each other. */
 import { globSync } from 'node:fs';
-import { at, type Fields, NATS, PORT, REDIS_PORT, ROOT, readVariables, readYamls } from './documents.ts';
+import {
+  at,
+  type Fields,
+  listAt,
+  NATS,
+  PORT,
+  REDIS_PORT,
+  ROOT,
+  readVariables,
+  readYaml,
+  readYamls,
+} from './documents.ts';
+import { applied } from './jsonpatch.ts';
 
 export const FOLDER = 'docker/kubernetes';
 export const NAMESPACE = 'enclave';
@@ -13,8 +25,38 @@ export interface Manifest {
 }
 
 export const manifests: readonly Manifest[] = globSync(`${FOLDER}/**/*.{yaml,yml,json}`, { cwd: ROOT })
+  .filter((file) => !file.includes('/patches/'))
   .toSorted()
   .flatMap((file) => readYamls(file).map((document) => ({ file, document })));
+
+/** base as an overlay changes it. Throws where a patch does not fit. */
+export function patched(all: readonly Manifest[], patches: readonly Patch[]): readonly Manifest[] {
+  let result = all.filter(({ file }) => file.startsWith(`${FOLDER}/base/`));
+  for (const { kind, name, operations } of patches) {
+    const isTarget = ({ document }: Manifest): boolean =>
+      document.kind === kind && at(document, 'metadata', 'name') === name;
+    if (result.filter(isTarget).length !== 1) throw new Error(`there is no ${kind} ${name}`);
+    result = result.map((manifest) =>
+      isTarget(manifest) ? { ...manifest, document: applied(manifest.document, operations) } : manifest,
+    );
+  }
+  return result;
+}
+
+/** What a kustomization changes: its target, and the operations of its file. */
+export interface Patch {
+  readonly kind: string;
+  readonly name: string;
+  readonly operations: readonly unknown[];
+}
+
+export function patchesOf(folder: string): readonly Patch[] {
+  return listAt(readYaml(`${folder}/kustomization.yaml`), 'patches').map((patch) => ({
+    kind: String(at(patch, 'target', 'kind')),
+    name: String(at(patch, 'target', 'name')),
+    operations: listAt([readYaml(`${folder}/${String(at(patch, 'path'))}`)], 0),
+  }));
+}
 
 /** What refers to each other. */
 export class Cluster {

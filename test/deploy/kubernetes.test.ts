@@ -2,11 +2,19 @@
  * The manifests of docker/kubernetes: valid by the schemas of Kubernetes with no field that it does not know, at one with
  * each other, with nats.conf and with the code. That the checks notice a misspelling is shown by making every one.
  */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { copyFileSync, cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { FOLDER, type Manifest, manifests, SECRETS } from './cluster.ts';
-import { at, misspellings, NATS, PACKAGE, read, readVariables, readYaml } from './documents.ts';
+import { parseAllDocuments } from 'yaml';
+import { initIdentities, issue } from '../../src/identities/files.ts';
+import { FOLDER, type Manifest, manifests, type Patch, patched, patchesOf, SECRETS } from './cluster.ts';
+import { at, misspellings, NATS, PACKAGE, ROOT, read, readVariables, readYaml } from './documents.ts';
 import { missing, problemsOf } from './manifests.ts';
 import { manifestProblems } from './strict.ts';
+
+const HAS_KUBECTL = spawnSync('kubectl', ['version', '--client']).status === 0;
 
 /** Values of which a neighbour does as well. */
 const TUNING =
@@ -53,6 +61,82 @@ describe('the manifests', () => {
   });
 });
 
+describe('the overlay with identities', () => {
+  const folder = `${FOLDER}/overlays/identities`;
+  const patches = patchesOf(folder);
+  const workloads = patched(manifests, patches).filter(({ document }) => document.kind === 'StatefulSet');
+
+  it('is valid, and agrees with itself and with the code', () => {
+    expect(problemsOf(patched(manifests, patches))).toEqual([]);
+    expect(workloads.map(({ document }) => at(document, 'metadata', 'name'))).toEqual([
+      'enclave-broker',
+      'enclave-runtime',
+    ]);
+  });
+
+  it('bears no misspelling of any key or value', () => {
+    const isSeen = (changed: readonly Patch[]): boolean => {
+      try {
+        return problemsOf(patched(manifests, changed)).length > 0;
+      } catch {
+        return true;
+      }
+    };
+    expect(isSeen(patches)).toBe(false);
+    const all = [...misspellings(patches)].filter(({ where }) => /\/operations\//.test(where));
+    expect(all.length).toBeGreaterThan(40);
+    const unnoticed = all.filter(({ document }) => !isSeen(document)).map(({ where }) => where);
+    expect(unnoticed).toEqual([]);
+  });
+
+  it('shows each pod the one file that was issued to it', async () => {
+    const directory = mkdtempSync(path.join(tmpdir(), 'enclave-identities-'));
+    try {
+      await initIdentities(directory, ['default']);
+      for (const role of ['broker', 'runtime'] as const) {
+        const id = `enclave-${role}-0`;
+        const file = await issue(directory, { namespace: 'default', role, id });
+        const pod = workloads.find(({ document }) => at(document, 'metadata', 'name') === `enclave-${role}`);
+        const mount = at(pod?.document, 'spec', 'template', 'spec', 'containers', 0, 'volumeMounts', 0);
+        expect(String(at(mount, 'subPathExpr')).replace('$(ENCLAVE_ID)', id)).toBe(path.basename(file));
+      }
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
+  });
+
+  it.skipIf(!HAS_KUBECTL)(
+    'is what kubectl makes of it',
+    () => {
+      const directory = mkdtempSync(path.join(tmpdir(), 'enclave-kustomize-'));
+      try {
+        cpSync(path.join(ROOT, FOLDER), directory, { recursive: true });
+        for (const file of Object.values(SECRETS))
+          copyFileSync(path.join(ROOT, `${FOLDER}/base/${file}.example`), path.join(directory, 'base', file));
+        const text = execFileSync('kubectl', ['kustomize', path.join(directory, 'overlays/identities')], {
+          encoding: 'utf8',
+        });
+        const made = parseAllDocuments(text).map((each) => each.toJS() as Manifest['document']);
+        for (const { document } of patched(manifests, patches).filter(({ document: { spec } }) => spec)) {
+          const { kind, metadata } = document;
+          const same = made.find(
+            (each) => each.kind === kind && at(each, 'metadata', 'name') === at(metadata, 'name'),
+          );
+          const plain = JSON.parse(
+            JSON.stringify(same?.spec)
+              .replaceAll(`enclave-actors:${PACKAGE.version}`, 'enclave-actors')
+              .replace(/"enclave-redis-\w+"/g, '"enclave-redis"'),
+          ) as unknown;
+          expect(plain).toEqual(document.spec);
+        }
+      } finally {
+        rmSync(directory, { recursive: true, force: true });
+      }
+    },
+    60_000,
+  );
+});
+
 describe('the Secrets', () => {
   it('are made from files that are not there until somebody writes them', () => {
     expect(read(`${FOLDER}/base/secrets/.gitignore`)).toBe('*.env\n');
@@ -75,7 +159,11 @@ describe('KUBERNETES.md', () => {
     const listed = [...new Set(there)].filter(
       (file) => file.startsWith('base/') || file.startsWith('monitoring/'),
     );
-    const wanted = [...listed.filter((file) => file !== 'monitoring/kustomization.yaml'), 'overlays/demo'];
+    const wanted = [
+      ...listed.filter((file) => file !== 'monitoring/kustomization.yaml'),
+      'overlays/demo',
+      'overlays/identities',
+    ];
     expect(told.toSorted()).toEqual(wanted.toSorted());
     const tags = [...read('KUBERNETES.md').matchAll(/enclave-actors:([\w.]+)/g)].map(([, tag]) => tag);
     expect(new Set(tags)).toEqual(new Set([PACKAGE.version]));

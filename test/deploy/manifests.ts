@@ -47,10 +47,12 @@ const NAMES: Readonly<Record<string, readonly string[]>> = {
 function metadata({ file, document }: Manifest): readonly string[] {
   const name = String(at(document, 'metadata', 'name'));
   const kind = String(document.kind);
+  // With identities the Deployments are StatefulSets.
+  const names = [...(NAMES[kind] ?? []), ...(kind === 'StatefulSet' ? (NAMES.Deployment ?? []) : [])];
   const labelled = ['Deployment', 'StatefulSet', 'Service'].includes(kind);
   const namespace = at(document, 'metadata', 'namespace');
   return [
-    ...must(NAMES[kind]?.includes(name) ?? false, `no ${kind} is called ${name}`),
+    ...must(names.includes(name), `no ${kind} is called ${name}`),
     ...must(!labelled || same(at(document, 'metadata', 'labels'), { app: name }), `its label is not ${name}`),
     // Kustomize sets it elsewhere.
     ...must(
@@ -59,6 +61,15 @@ function metadata({ file, document }: Manifest): readonly string[] {
     ),
   ];
 }
+
+const PATCHES = [
+  ...['broker', 'runtime'].map((role) => ({
+    path: `patches/${role}.yaml`,
+    target: { kind: 'Deployment', name: `enclave-${role}` },
+    options: { allowKindChange: true },
+  })),
+  { path: 'patches/hpa.yaml', target: { kind: 'HorizontalPodAutoscaler', name: 'enclave-runtime-hpa' } },
+];
 
 function kustomization({ file, document }: Manifest): readonly string[] {
   const folder = path.posix.dirname(file);
@@ -69,6 +80,7 @@ function kustomization({ file, document }: Manifest): readonly string[] {
   const unlisted = beside.filter((name) => name !== 'kustomization.yaml' && !resources.includes(name));
   const base = folder === `${FOLDER}/base`;
   const demo = folder === `${FOLDER}/overlays/demo`;
+  const identities = folder === `${FOLDER}/overlays/identities`;
   const secrets = listAt(document, 'secretGenerator');
   return [
     ...resources.filter((name) => !exists(name)).map((name) => `there is no ${name}`),
@@ -76,7 +88,9 @@ function kustomization({ file, document }: Manifest): readonly string[] {
     ...must(new Set(resources).size === resources.length, 'a resource is listed twice'),
     ...must(folder !== FOLDER || same(resources, ['base', 'monitoring']), 'it is not all of it'),
     ...must(!demo || resources.includes('../../base'), 'it does not begin with base'),
-    ...equal('namespace', document.namespace, base || demo ? NAMESPACE : undefined),
+    ...must(!identities || same(resources, ['../../base']), 'it is not of base'),
+    ...equal('namespace', document.namespace, base || demo || identities ? NAMESPACE : undefined),
+    ...equal('patches', document.patches, identities ? PATCHES : undefined),
     ...equal(
       'labels',
       document.labels,

@@ -35,13 +35,19 @@ export const workload: Check = (document) => {
   const [container] = containers;
   const labels = at(document, 'spec', 'template', 'metadata', 'labels');
   const spread = listAt(pod, 'topologySpreadConstraints');
-  const ours = document.kind === 'Deployment';
+  const ours = app.startsWith('enclave-');
+  const named = document.kind === 'StatefulSet';
   const [name, number] = PORTS[app] ?? ['', 0];
   return [
     ...must(containers.length === 1, 'it has more or less than one container'),
     ...equal('template labels', labels, { app }),
     ...equal('selector', at(document, 'spec', 'selector'), { matchLabels: { app } }),
-    ...equal('service', at(document, 'spec', 'serviceName'), ours ? undefined : app),
+    ...equal('service', at(document, 'spec', 'serviceName'), named ? app : undefined),
+    ...equal(
+      'order of pods',
+      at(document, 'spec', 'podManagementPolicy'),
+      named && ours ? 'Parallel' : undefined,
+    ),
     ...equal(
       'spread',
       spread.map((each) => [
@@ -128,16 +134,20 @@ function variables(container: unknown, theirs: boolean): readonly string[] {
   });
 }
 
+/** Where a pod finds its own credentials, and no others. */
+const CREDENTIALS = '/etc/enclave/identity.creds';
+
 function volumes(document: Fields, container: unknown): readonly string[] {
   const mounts = listAt(container, 'volumeMounts').map((each) => [
     at(each, 'name'),
     at(each, 'mountPath'),
     at(each, 'readOnly') ?? false,
+    ...(at(each, 'subPathExpr') === undefined ? [] : [at(each, 'subPathExpr')]),
   ]);
   const there = [
     ...listAt(document, 'spec', 'template', 'spec', 'volumes').map((each) => [
       at(each, 'name'),
-      at(each, 'configMap', 'name'),
+      at(each, 'configMap', 'name') ?? at(each, 'secret', 'secretName'),
     ]),
     ...listAt(document, 'spec', 'volumeClaimTemplates').map((each) => [
       at(each, 'metadata', 'name'),
@@ -145,11 +155,17 @@ function volumes(document: Fields, container: unknown): readonly string[] {
       quantity(at(each, 'spec', 'resources', 'requests', 'storage')) > 0,
     ]),
   ];
-  const wanted = {
+  const wanted: Readonly<Record<string, unknown>> = {
     nats: [[['config', '/etc/nats', true]], [['config', 'nats']]],
     redis: [[['data', '/data', false]], [['data', 'ReadWriteOnce', true]]],
   };
-  const name = String(at(document, 'metadata', 'name')) as keyof typeof wanted;
+  const name = String(at(document, 'metadata', 'name'));
+  const role = name.replace('enclave-', '');
+  const own = [
+    [['identities', CREDENTIALS, true, `default.${role}.$(ENCLAVE_ID).creds`]],
+    [['identities', `${name}-identities`]],
+  ];
+  if (name !== role && document.kind === 'StatefulSet') return equal('volumes', [mounts, there], own);
   return equal('volumes', [mounts, there], wanted[name] ?? [[], []]);
 }
 
@@ -166,7 +182,8 @@ const MARGIN_S = 15;
 
 function ourPod(document: Fields, app: string, container: unknown): readonly string[] {
   const role = app.replace('enclave-', '');
-  const user = String(env(container, 'ENCLAVE_NATS_USER'));
+  const named = document.kind === 'StatefulSet';
+  const user = env(container, 'ENCLAVE_NATS_USER');
   const grace = Number(env(container, 'ENCLAVE_DRAIN_GRACE_MS') ?? DRAIN_GRACE_MS) / 1_000;
   // A broker waits for stateless runs, then for tool handlers.
   const drain = role === 'broker' ? 2 * grace : grace;
@@ -180,9 +197,17 @@ function ourPod(document: Fields, app: string, container: unknown): readonly str
     ...equal('id', env(container, 'ENCLAVE_ID'), { fieldPath: 'metadata.name' }),
     ...equal('port', env(container, 'ENCLAVE_PORT'), String(PORT)),
     ...equal('NATS', env(container, 'ENCLAVE_NATS_URL'), `nats://nats:${NATS.port}`),
-    ...equal('user', user, role),
-    ...must(NATS.users.has(user), `nats.conf has no user ${user}`),
-    ...equal('password', env(container, 'ENCLAVE_NATS_PASSWORD'), NATS.users.get(user)),
+    ...(named
+      ? [
+          ...equal('credentials', env(container, 'ENCLAVE_NATS_CREDS'), CREDENTIALS),
+          ...equal('user', user, undefined),
+          ...equal('password', env(container, 'ENCLAVE_NATS_PASSWORD'), undefined),
+        ]
+      : [
+          ...equal('user', user, role),
+          ...must(NATS.users.has(String(user)), `nats.conf has no user ${String(user)}`),
+          ...equal('password', env(container, 'ENCLAVE_NATS_PASSWORD'), NATS.users.get(String(user))),
+        ]),
     ...equal(
       'Redis',
       env(container, 'ENCLAVE_REDIS_URL'),
@@ -200,10 +225,11 @@ function ourPod(document: Fields, app: string, container: unknown): readonly str
     ...Object.entries(PROBES).flatMap(([probe, route]) =>
       equal(probe, at(container, probe, 'httpGet'), { path: route, port: 'http' }),
     ),
-    ...equal('rollout', at(document, 'spec', 'strategy', 'rollingUpdate'), {
-      maxSurge: 1,
-      maxUnavailable: 0,
-    }),
+    ...equal(
+      'rollout',
+      at(document, 'spec', 'strategy', 'rollingUpdate'),
+      named ? undefined : { maxSurge: 1, maxUnavailable: 0 },
+    ),
     ...(role === 'broker'
       ? must(Number(at(document, 'spec', 'replicas')) >= 2, 'nobody takes its sessions over')
       : [

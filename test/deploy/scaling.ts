@@ -22,11 +22,16 @@ const QUOTA = {
 
 export const autoscaler: Check = (document, cluster) => {
   const { behavior, ...guide } = fieldsAt(document, 'spec');
-  const target = cluster.named('Deployment', at(guide, 'scaleTargetRef', 'name'));
+  // The guide's Deployment, or what an overlay makes of it.
+  const kind = cluster.workload('enclave-runtime')?.kind ?? 'Deployment';
+  const target = cluster.named(String(kind), at(guide, 'scaleTargetRef', 'name'));
   const down = at(behavior, 'scaleDown');
   const drain = Number(at(target, 'spec', 'template', 'spec', 'terminationGracePeriodSeconds'));
   return [
-    ...equal('the spec', guide, AUTOSCALER),
+    ...equal('the spec', guide, {
+      ...AUTOSCALER,
+      scaleTargetRef: { ...AUTOSCALER.scaleTargetRef, kind },
+    }),
     ...must(METRICS.has(METRIC), `no code has the metric ${METRIC}`),
     ...must(target !== undefined, 'it scales nothing'),
     ...equal('scale-down', at(down, 'policies', 0, 'type'), 'Pods'),
@@ -62,8 +67,8 @@ export const quota: Check = (document, cluster) => {
   const hard = fieldsAt(document, 'spec', 'hard');
   const most = (each: Fields): number => {
     const app = at(each, 'metadata', 'name');
-    if (each.kind !== 'Deployment') return Number(at(each, 'spec', 'replicas'));
     const count = app === 'enclave-runtime' ? AUTOSCALER.maxReplicas : Number(at(each, 'spec', 'replicas'));
+    if (each.kind !== 'Deployment') return count;
     return count + Number(at(each, 'spec', 'strategy', 'rollingUpdate', 'maxSurge'));
   };
   const workloads = cluster.kind('Deployment', 'StatefulSet');

@@ -124,6 +124,17 @@ const KUSTOMIZATION = ajv.compile(
       },
       secretGenerator: { type: 'array', items: closed({ name: text, envs: texts }) },
       configMapGenerator: { type: 'array', items: closed({ name: text, files: texts }) },
+      patches: {
+        type: 'array',
+        items: closed(
+          {
+            path: text,
+            target: closed({ kind: text, name: text }),
+            options: closed({ allowKindChange: { type: 'boolean' } }),
+          },
+          ['path', 'target'],
+        ),
+      },
     },
     ['apiVersion', 'kind', 'resources'],
   ),
