@@ -22,6 +22,7 @@ import {
   REDIS_PORT,
   ROOT,
   ROUTES,
+  sessionProblems,
 } from './documents.ts';
 import { composeProblems } from './strict.ts';
 
@@ -157,7 +158,7 @@ function ours(name: string, role: string, service: Fields): readonly string[] {
 
 function roomFor(broker: boolean, service: Fields, env: Fields): readonly string[] {
   const limit = quantity(String(service.mem_limit).replace(/g$/, 'Gi'));
-  if (broker) return must(limit >= 2 ** 30, 'it has too little memory');
+  if (broker) return sessionProblems(env.ENCLAVE_MAX_SESSIONS, env.NODE_OPTIONS, limit);
   const pool = Number(env.ENCLAVE_POOL_SIZE);
   const memory = Number(env.ENCLAVE_MAX_WORKER_MEMORY);
   return [

@@ -71,7 +71,24 @@ export function readVariables(file: string): Readonly<Record<string, string>> {
 export const PORT = DEFAULT_BROKER_PORT;
 export { ROUTES };
 export const DRAIN_GRACE_MS = SYSTEM_RULES.drainGraceMs.default;
-export const isVariable = (name: string): boolean => Object.hasOwn(ENVIRONMENT, name);
+/** Whether it is read: by the command line, or by Node itself. */
+export const isVariable = (name: string): boolean =>
+  Object.hasOwn(ENVIRONMENT, name) || name === 'NODE_OPTIONS';
+
+/** What CAPACITY.md measures: a broker without sessions, and what each session in use adds, resident, in bytes. */
+const BROKER_BYTES = 150e6;
+const SESSION_BYTES = 46e3;
+
+/** Whether a broker's sessions and its heap fit into the memory that it has, in bytes. */
+export function sessionProblems(sessions: unknown, options: unknown, memory: number): readonly string[] {
+  const need = BROKER_BYTES + Number(sessions) * SESSION_BYTES;
+  const heap = Number(/^--max-old-space-size=(\d+)$/.exec(String(options))?.[1]) * 2 ** 20;
+  return [
+    ...equal('sessions', sessions, '20000'),
+    ...must(need <= memory / 2, 'its sessions need more than half of its memory'),
+    ...must(heap >= need && heap <= memory - BROKER_BYTES, 'its heap is no match for its memory'),
+  ];
+}
 export const PACKAGE = JSON.parse(read('package.json')) as {
   readonly version: string;
   readonly files: readonly string[];

@@ -3,7 +3,7 @@
  * and Kubernetes would run it, against a NATS with nats.conf and a Redis started as compose starts it.
  */
 import { execFile } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -282,6 +282,39 @@ describe('what the image holds', () => {
     },
     60_000,
   );
+
+  it('loads tools as the image on top of it that KUBERNETES.md shows would', async () => {
+    const [, shown = ''] = /```dockerfile\n([\s\S]*?)```/.exec(read('KUBERNETES.md')) ?? [];
+    const [, to = '', at = ''] = /ln -s (\S+) (\S+)/.exec(shown) ?? [];
+    expect(shown).toContain(`FROM enclave-actors:${PACKAGE.version}\n`);
+    expect(shown).toContain(`WORKDIR ${IMAGE.workdir}\nUSER ${IMAGE.user}\n`);
+    const [, folder = ''] = /WORKDIR (\S+)/.exec(shown) ?? [];
+    const tools = path.join(image.root, folder);
+    const file = path.join(tools, 'tools.mjs');
+    mkdirSync(path.join(tools, path.dirname(at)), { recursive: true });
+    // What npm ci would bring.
+    symlinkSync(path.join(ROOT, 'node_modules/zod'), path.join(tools, 'node_modules/zod'));
+    writeFileSync(
+      file,
+      `import { defineTool } from 'enclave-actors';
+       import { z } from 'zod';
+       export const tools = [
+         defineTool({ name: 'twice', effect: 'read', input: z.number(), handler: (n) => 2 * n }),
+       ];`,
+    );
+    const { words, env } = ofCompose('broker');
+    try {
+      const withTools = { words: [...words, '--tools', file], env };
+      await expect(started(withTools)).rejects.toThrow(/enclave-actors/);
+      symlinkSync(path.join(image.root, to), path.join(tools, at));
+      const broker = await started(withTools);
+      broker.launched.signal('SIGTERM');
+      await broker.launched.exited;
+      expect(broker.launched.exitCode, broker.launched.output).toBe(0);
+    } finally {
+      rmSync(tools, { recursive: true });
+    }
+  }, 60_000);
 
   it.each([
     ['a port that is no number', { ENCLAVE_PORT: '30o1' }, /ENCLAVE_PORT: must be a whole number/],

@@ -18,6 +18,7 @@ import {
   ROUTES,
   readYaml,
   same,
+  sessionProblems,
 } from './documents.ts';
 
 const compose = readYaml('docker/compose.yaml');
@@ -231,7 +232,14 @@ function ourPod(document: Fields, app: string, container: unknown): readonly str
       named ? undefined : { maxSurge: 1, maxUnavailable: 0 },
     ),
     ...(role === 'broker'
-      ? must(Number(at(document, 'spec', 'replicas')) >= 2, 'nobody takes its sessions over')
+      ? [
+          ...must(Number(at(document, 'spec', 'replicas')) >= 2, 'nobody takes its sessions over'),
+          ...sessionProblems(
+            env(container, 'ENCLAVE_MAX_SESSIONS'),
+            env(container, 'NODE_OPTIONS'),
+            quantity(at(container, 'resources', 'limits', 'memory')),
+          ),
+        ]
       : [
           ...equal('replicas', at(document, 'spec', 'replicas'), undefined),
           ...equal('labels', labelsFrom(String(env(container, 'ENCLAVE_LABELS')), 'labels'), {
