@@ -126,7 +126,7 @@ export function logBroker(
       case 'message.dropped':
         return logger.warn(
           { subject: notice.subject, field: notice.field, count: notice.count },
-          'messages that are none were dropped',
+          'malformed messages were dropped',
         );
       case 'error':
         // The store comes back, and whoever asked asks again; anything else is a defect.

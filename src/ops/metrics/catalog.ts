@@ -249,7 +249,7 @@ export const CATALOG = {
   },
   enclave_dead_letters_total: {
     type: 'counter',
-    help: 'Messages that were dropped because nobody may take them, or can, by what they were',
+    help: 'Messages that were dropped because they were malformed or not permitted, by what they were',
     labels: ['reason'],
     by: EVERYBODY,
     initial: each('reason', LETTERS),

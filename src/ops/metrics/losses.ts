@@ -1,4 +1,4 @@
-/** What was not taken: requests refused because something was full, and messages that nobody may take or can. */
+/** What was not taken: requests refused because something was full, and messages that were malformed or not permitted. */
 import type { Registry } from 'prom-client';
 import type { DeadLetter, Full, Losses } from '../../losses.ts';
 import { counterOf } from './registry.ts';
