@@ -5,6 +5,7 @@
  * within one stream. Types of ours are only ever added; the reference's are never changed.
  */
 
+/** What every event says in `protocolVersion`. */
 export const PROTOCOL_VERSION = 2;
 
 /** Severity of a `log` event: the console method that wrote it. */
@@ -54,6 +55,7 @@ export interface EventPayloads {
   };
 }
 
+/** What an event may be: the values of `type`. EVENTS.md tells of each. */
 export type EventType = keyof EventPayloads;
 
 /** One event of an execution's stream. */

@@ -24,6 +24,7 @@ export interface StoreSource {
   readonly connected: boolean;
 }
 
+/** Where Redis is: a `redis://` or `rediss://` url, the options of an ioredis client, or a client of your own, which is copied from and never closed. */
 export type RedisSource = RedisStoreOptions['redis'];
 
 export interface StoreSettings {

@@ -16,6 +16,7 @@ import type { ExecutionResult } from './result.ts';
 import type { Isolation } from './sandbox/messages.ts';
 import { ID, subjectsOf } from './subjects.ts';
 
+/** How a client comes back, having lost its connection to NATS. */
 export interface ReconnectionOptions {
   /** Whether a lost connection is made again. Default true. Without: after it everything ends as CLOSED. */
   readonly enabled?: boolean | undefined;
@@ -29,6 +30,7 @@ export interface ReconnectionOptions {
   readonly maxDelayMs?: number | undefined;
 }
 
+/** Where the brokers are, who this client is to them, and how long it waits. Everything has a default. */
 export interface EnclaveClientOptions {
   /** The NATS servers that the brokers use: `nats://` or `tls://` urls, or options with credentials. Default `nats://127.0.0.1:4222`. */
   readonly serverUrl?: NatsSource | undefined;

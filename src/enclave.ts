@@ -33,6 +33,7 @@ export const ENCLAVE_KEYS = ['adapter', 'toolHandler', 'tools', 'limits', 'isola
 const RUN_KEYS = ['input', 'limits', 'signal', 'tenant', 'tools', 'isolation', 'onEvent', 'seed'];
 const MAX_TENANT_LENGTH = 256;
 
+/** What an Enclave is made of: where scripts run, which tools they have, and their limits. Everything has a default. */
 export interface EnclaveConfig {
   /** Where scripts run. Default: a worker pool of its own with default options. */
   readonly adapter?: WorkerPoolAdapter | undefined;
@@ -50,6 +51,7 @@ export interface EnclaveConfig {
   readonly registry?: Registry | undefined;
 }
 
+/** What one run of an Enclave is given, over what its config says. */
 export interface RunOptions {
   /** JSON data that the script sees as `input`. At most `maxToolPayloadBytes` as JSON. Default: undefined. */
   readonly input?: unknown;

@@ -8,6 +8,7 @@ import { ENCLAVE_KEYS, Enclave, type EnclaveConfig, type RunOptions } from './en
 import { EnclaveError, invalidArgument } from './errors.ts';
 import type { ExecutionResult } from './result.ts';
 
+/** How many may wait for an EnclavePool. */
 export interface EnclavePoolOptions {
   /** Callers that may wait for an Enclave. Default 1,000; 0 to 1,000,000. Over it `acquire` rejects as OVERLOADED. */
   readonly maxWaiters?: number | undefined;
@@ -18,6 +19,11 @@ interface Waiter {
   readonly reject: (error: EnclaveError) => void;
 }
 
+/**
+ * A fixed number of Enclaves over one pool of worker processes, handed out one caller at a time, in the order in which they
+ * came. What it keeps apart is isolates, not processes. Use `execute`, or `acquire` and `release`, and dispose of it when
+ * you are done.
+ */
 export class EnclavePool implements AsyncDisposable {
   readonly #enclaves: readonly Enclave[];
   readonly #available: Enclave[];
@@ -45,10 +51,11 @@ export class EnclavePool implements AsyncDisposable {
     this.#available = [...this.#enclaves];
   }
 
-  /** How many Enclaves are free, and how many callers wait. */
+  /** Enclaves that are free. */
   get idle(): number {
     return this.#available.length;
   }
+  /** Callers that wait for one. At `maxWaiters` the next is refused as OVERLOADED. */
   get waiting(): number {
     return this.#waiters.size;
   }

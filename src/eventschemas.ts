@@ -30,6 +30,7 @@ export interface JsonSchema {
   readonly required?: readonly string[];
 }
 
+/** Every event as JSON Schema (draft 2020-12), plain data. */
 export interface EventSchemas {
   /** What every event has, of whatever type: also of one that a later version adds. */
   readonly envelope: JsonSchema;

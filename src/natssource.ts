@@ -5,6 +5,7 @@ import { invalidArgument } from './errors.ts';
 /** Where NATS is looked for if nothing is said. */
 export const DEFAULT_NATS = 'nats://127.0.0.1:4222';
 
+/** Where NATS is: a `nats://` or `tls://` url, several of them, or options with credentials. */
 export type NatsSource = string | readonly string[] | NatsOptions;
 
 /** The option as it was given, once it is known not to be something else. Throws INVALID_ARGUMENT naming `key`. */

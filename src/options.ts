@@ -52,6 +52,7 @@ export const LIMIT_RULES = {
   maxToolPayloadBytes: { default: MiB, min: 1, max: 16 * MiB, unit: 'bytes' },
 } as const satisfies Record<keyof Limits, NumberRule>;
 
+/** Limits with every default filled in. */
 export type ResolvedLimits = { readonly [K in keyof typeof LIMIT_RULES]: number };
 
 /** What one execution of a session may use: what a run may, and what only sessions have. `timeoutMs` and `cpuMs` are per attempt. */
@@ -68,6 +69,7 @@ export const SESSION_LIMIT_RULES = {
   maxStateBytes: { default: 256 * KiB, min: 2, max: 4 * MiB, unit: 'bytes' },
 } as const satisfies Record<keyof SessionLimitOptions, NumberRule>;
 
+/** Limits of a session with every default filled in. */
 export type ResolvedSessionLimits = { readonly [K in keyof typeof SESSION_LIMIT_RULES]: number };
 
 /** How a worker pool is sized, bounded and supervised. */

@@ -49,6 +49,7 @@ export interface CreateSession {
   readonly state: string;
 }
 
+/** `'session'`: stored by its broker before anything is acknowledged. `'none'`: in its broker's memory only. */
 export type Durability = 'none' | 'session';
 
 /** Whose executions those are that were made on nobody's behalf. */
@@ -125,7 +126,7 @@ export interface SessionsListed {
 export interface SessionListed {
   readonly session: string;
   readonly status: SessionStatus;
-  /** The incarnation that owns it: its broker's id begins it. */
+  /** The incarnation that owns it: its broker's id, and more, since each start of a broker is another incarnation. `SessionInfo.owner` is the broker alone. */
   readonly owner: string | undefined;
   readonly epoch: number;
   readonly seq: number;
@@ -241,7 +242,9 @@ export interface SessionInfoAnswer {
   /** The executions that are remembered, oldest first. */
   readonly executions: readonly { readonly id: string; readonly status: ExecutionStatus }[];
 }
+/** What a session does: METRICS.md has a sentence for each, at `enclave_sessions`. */
 export type SessionStatus = SessionStateValue;
+/** `queued`: it waits for its turn or for a runtime. `running`: it is on one. `parked`: it sleeps and holds no isolate. `succeeded`, `failed`: it has ended. */
 export type ExecutionStatus = 'queued' | 'running' | 'parked' | 'succeeded' | 'failed';
 
 /** `broker.<id>.cmd`: take this session over; answered with {@link Activated}. */

@@ -17,6 +17,7 @@ import { createToolRegistry, type ToolRegistry } from './tools/registry.ts';
 /** The NATS servers, or a connection of the service's own, which stays open when the service closes. */
 export type ToolServiceNats = NatsSource | NatsConnectionOptions['connection'];
 
+/** Who a provider is to the brokers, and how it ends. */
 export interface ProvideToolsOptions {
   /** The brokers' namespace. Default `'default'`. */
   readonly namespace?: string | undefined;

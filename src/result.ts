@@ -24,6 +24,7 @@ export interface ToolCallRecord {
   readonly durationMs: number;
 }
 
+/** What an execution took. Durations and times are in ms. */
 export interface ExecutionStats {
   /** From the start in a worker (in a session: from its first placement on a runtime) to the end, in ms; 0 if it never started. */
   readonly duration: number;

@@ -9,6 +9,7 @@ import { Served } from './served.ts';
 import { startSystem } from './system.ts';
 import { type CreateSystemOptions, checkSystemOptions } from './systemoptions.ts';
 
+/** Where NATS is, what its workers are, and which rules find it. Everything has a default. */
 export interface EnclaveRuntimeOptions {
   /** The NATS servers that its brokers use: `nats://` or `tls://` urls, or options with credentials. Default `nats://127.0.0.1:4222`. */
   readonly brokerUrl?: NatsSource | undefined;
@@ -30,6 +31,7 @@ export interface EnclaveRuntimeOptions {
   readonly registry?: Registry | undefined;
 }
 
+/** A worker pool under the guide's names. */
 export interface RuntimeWorkerPool extends Omit<WorkerPoolOptions, 'poolSize' | 'maxWorkerMemory'> {
   /** Worker processes. Default `recommendedPoolSize('mixed')`; 1 to 256. */
   readonly size?: number | undefined;

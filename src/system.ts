@@ -204,7 +204,8 @@ export class System implements AsyncDisposable {
 
   /**
    * Run an execution that ended again from its journal, without calling any tool, and show its trace: for debugging.
-   * Rejects as NOT_FOUND if the session does not remember the execution.
+   * Rejects as NOT_FOUND if the session does not remember the execution, and as NO_RUNTIME if this system hosts no runtime
+   * to do it in.
    */
   async rerun(executionId: string, { sessionId }: { readonly sessionId: string }): Promise<RerunReport> {
     const journal = await this.journal(executionId, { sessionId });

@@ -24,6 +24,7 @@ export type Role = 'broker' | 'runtime';
 
 export const ROLES: readonly Role[] = ['broker', 'runtime'];
 
+/** What a system is: without `nats` everything in this process, with it a part of a cluster. Everything has a default. */
 export interface CreateSystemOptions extends SystemOptions, RoutingOptions, AutoscalingOptions {
   /** The NATS servers: urls, or options with credentials. Default: none, everything is in this process. */
   readonly nats?: NatsSource | undefined;

@@ -19,6 +19,7 @@ import type { ClientDefaults } from './context.ts';
 
 type Isolation = CreateSession['isolation'];
 
+/** What a new session is: fixed for its life. Whatever is out of range is INVALID_ARGUMENT naming the option. */
 export interface SpawnOptions {
   /** `[A-Za-z0-9_-]{1,64}`. ALREADY_EXISTS if it is taken. Default: a new UUID version 7. */
   readonly id?: string | undefined;
@@ -37,7 +38,7 @@ export interface SpawnOptions {
   readonly isolation?: Isolation | undefined;
   /** What `state` is at first: a JSON object, at most `maxStateBytes`. Default `{}`. */
   readonly state?: object | undefined;
-  /** `'session'`: it survives its owner. `'none'`: it is lost with its owner, and faster. Default `'session'`. */
+  /** `'session'`: it is stored, and survives its owner. `'none'`: nothing is stored, so it is lost with its owner, and can neither migrate nor hibernate. Default `'session'`. */
   readonly durability?: Durability | undefined;
   /** Executions that run at once; further ones wait. Default 1; 1 to 64. */
   readonly maxConcurrentExecutions?: number | undefined;
@@ -47,6 +48,7 @@ export interface SpawnOptions {
   readonly tenant?: string | undefined;
 }
 
+/** What one execution of a session is given. Whatever is out of range is INVALID_ARGUMENT naming the option. */
 export interface ExecuteOptions {
   /** JSON data that the script sees as `input`. At most `maxToolPayloadBytes` as JSON. Default: undefined. */
   readonly input?: unknown;
@@ -86,6 +88,7 @@ export interface RunOptions {
   readonly seed?: string | number | undefined;
 }
 
+/** From where the events of a session are read, and how long. */
 export interface EventsOptions {
   /** The first event wanted; at least 1. TRUNCATED, with `details.firstSeq`, if it is no longer kept; `'first'`: the oldest that is kept. Default: the next one. */
   readonly fromSeq?: number | 'first' | undefined;
@@ -93,6 +96,7 @@ export interface EventsOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Whose events are read, and which. */
 export interface AllEventsOptions extends EventsOptions {
   /** Only this session's, with all that `session.events()` promises. Default: all sessions, live and at most once. */
   readonly sessionId?: string | undefined;
@@ -100,6 +104,7 @@ export interface AllEventsOptions extends EventsOptions {
   readonly types?: readonly string[] | undefined;
 }
 
+/** Where a session goes. */
 export interface MigrateOptions {
   /** The broker that is to own it. Default: any other. */
   readonly to?: string | undefined;

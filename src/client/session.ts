@@ -33,7 +33,7 @@ export interface SessionInfo {
   readonly status: SessionStatus;
   /** Rises with every acquisition by a broker: the fencing token. */
   readonly epoch: number;
-  /** The broker that owns it, if one does. */
+  /** The broker that owns it, by its id, if one does. `sessions()` tells the incarnation, which is one start of a broker. */
   readonly owner: string | undefined;
   /** The runtime that runs its script, or ran the last one. */
   readonly runtime: string | undefined;
@@ -122,7 +122,10 @@ export class SessionRef {
     };
   }
 
-  /** Hand it to another broker. What it runs goes on. Resolves to the new owner. */
+  /**
+   * Hand it to another broker. What it runs goes on. Resolves to the new owner. Rejects as NOT_FOUND if there is no session, or no
+   * broker `to`, and as INVALID_ARGUMENT for a session of durability 'none'.
+   */
   async migrate(options: MigrateOptions = {}): Promise<{ readonly epoch: number; readonly owner: string }> {
     checkMigrate(options);
     const before = await this.info();
@@ -173,7 +176,10 @@ export class SessionRef {
     return result as ExecutionResult<T>;
   }
 
-  /** Let go of everything it holds in memory. It wakes by the next command. */
+  /**
+   * Let go of everything it holds in memory. It wakes by the next command. Rejects as OVERLOADED, with `retryAfterMs`, while it has
+   * executions under way, and as INVALID_ARGUMENT for a session of durability 'none', which is nowhere else.
+   */
   async hibernate(): Promise<void> {
     await this.#command({ t: 'hibernate' });
   }

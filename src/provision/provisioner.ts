@@ -4,6 +4,7 @@
  */
 import type { Labels } from '../../actors/placement.ts';
 
+/** What starts and ends runtimes for `runtimePool`: one of your own, for machines that are not this one. */
 export interface Provisioner {
   /** What the runtimes that it starts have. Those of the namespace that have these labels are the pool that is scaled. */
   readonly labels: Labels;

@@ -22,6 +22,7 @@ export type TraceStep =
       readonly time: number;
     };
 
+/** What running an execution again from its journal showed. */
 export interface RerunReport {
   /**
    * `same`: it ended as it did. `different`: it made another call, or ended otherwise; `difference` says where.

@@ -36,6 +36,7 @@ export interface PoolObserver {
   readonly violation: (slot: string, error: Error) => void;
 }
 
+/** How one worker process is now. */
 export interface WorkerStats {
   /** The slot's name: stable for the life of one process. */
   readonly id: string;
@@ -49,14 +50,20 @@ export interface WorkerStats {
   readonly memoryBytes: number;
 }
 
+/** How a pool of workers is now. */
 export interface PoolStats {
   /** `failed`: too many crashes; runs are refused until it has cooled down. */
   readonly status: 'open' | 'failed' | 'draining' | 'drained' | 'closed';
   readonly workers: readonly WorkerStats[];
+  /** Executions that wait for a worker. */
   readonly queueLength: number;
+  /** Executions aboard a worker now. */
   readonly active: number;
+  /** Workers so far that ended unplanned: they crashed, or were killed for what a script did. */
   readonly restarts: number;
+  /** Workers so far that were replaced as planned: after `maxExecutionsPerWorker`, or for their memory. */
   readonly recycles: number;
+  /** What is in force around the workers. */
   readonly containment: Containment;
 }
 

@@ -39,6 +39,7 @@ export interface AuditRecord {
   readonly broker: string;
 }
 
+/** The calls of one tool, in an audit record. */
 export interface AuditedTool {
   /** The canonical name; `(invalid)` for what is no name. */
   readonly name: string;

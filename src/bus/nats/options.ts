@@ -17,6 +17,7 @@ export interface NatsReconnectOptions {
   readonly jitter?: number | undefined;
 }
 
+/** Which certificates are shown to the servers, and which of theirs are believed. */
 export interface NatsTlsOptions {
   /** PEM file of the authorities to trust. Default: the platform's. */
   readonly caFile?: string | undefined;
