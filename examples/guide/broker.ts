@@ -1,8 +1,9 @@
 /**
- * The scaling guide's broker. Everything between the two rules is the guide's own text; only the import is another,
- * and the urls are those of this machine.
+ * The scaling guide's broker. Everything between the two rules is the guide's own text; only the imports are others,
+ * the urls are those of this machine, and /metrics has a registry.
  */
 import { Redis } from 'ioredis';
+import { Registry } from 'prom-client';
 // In a service of your own: from 'enclave-actors'.
 import { createToolRegistry, defineTool, EnclaveBroker } from '#enclave';
 
@@ -19,6 +20,7 @@ const redis = new Redis(process.env.REDIS_URL ?? 'redis://127.0.0.1:6379');
 
 const broker = new EnclaveBroker({
   nats: process.env.BROKER_URL,
+  registry: new Registry(),
 
   // Redis for session state
   redis,
