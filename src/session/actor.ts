@@ -156,6 +156,7 @@ export class SessionActor {
       session: run?.home ?? id,
       home: run === undefined ? undefined : true,
       tenant: run?.tenant,
+      behalf: named === '' ? undefined : named,
       share: () => ({ name: this.tenant, weight: admission.weightOf(this.tenant) }),
       events: run?.events === false ? undefined : id,
       epoch: persistence.epoch,

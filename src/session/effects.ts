@@ -29,6 +29,8 @@ export interface EffectsOptions {
   readonly home: true | undefined;
   /** On whose behalf a stateless run is; undefined for a session. */
   readonly tenant: string | undefined;
+  /** On whose behalf it runs, where somebody was named: what handlers of tools are told. */
+  readonly behalf: string | undefined;
   /** Whose turns it takes at runtimes, and how large that share is now. */
   readonly share: () => NonNullable<Offer['share']>;
   /** Whether its events are published, and of whom they are. */
@@ -257,7 +259,7 @@ export class Effects {
   }
 
   #makeCall(id: string, index: number, t: 'call' | 'reconcile'): CallTool | undefined {
-    const { session, home, tenant, epoch, live, leaseLeftMs } = this.#options;
+    const { session, home, behalf, epoch, live, leaseLeftMs } = this.#options;
     const open = this.#execution(id)?.calls.find((call) => call.index === index);
     const texts = live.executions.get(id);
     const made = texts?.journal.callAt(index);
@@ -274,7 +276,7 @@ export class Effects {
       epoch,
       notAfterMs: leaseLeftMs(),
       maxPayloadBytes: texts.limits.maxToolPayloadBytes,
-      tenant,
+      tenant: behalf,
     };
   }
 }

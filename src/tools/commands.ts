@@ -6,12 +6,13 @@ type Fields<T> = { readonly [K in keyof T]?: unknown };
 
 /** The call that a body is, or undefined. Whether its arguments are JSON is for the call itself to find out. */
 export function callOf(body: object): CallTool | undefined {
-  const { t, key, session, execution, index, args, epoch, notAfterMs, maxPayloadBytes } =
+  const { t, key, session, execution, index, args, epoch, notAfterMs, maxPayloadBytes, tenant } =
     body as Fields<CallTool>;
   const wellFormed =
     (t === 'call' || t === 'reconcile') &&
     [key, execution, args].every((text) => typeof text === 'string') &&
     [index, epoch, notAfterMs, maxPayloadBytes].every(Number.isFinite) &&
+    (tenant === undefined || typeof tenant === 'string') &&
     // It becomes part of a subject.
     typeof session === 'string' &&
     ID.test(session);

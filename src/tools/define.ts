@@ -63,7 +63,7 @@ export interface ToolContext {
   readonly idempotencyKey: string;
   /** Aborted when nobody waits for the result any more: the execution ended, or `timeoutMs` passed. */
   readonly signal: AbortSignal;
-  /** The tenant on whose behalf the script runs, where the host named one. */
+  /** The tenant on whose behalf the script runs, as `run` or `spawnSession` named it; undefined where nobody was named. */
   readonly tenant: string | undefined;
   /** The session whose script called; undefined in a run that has none. */
   readonly sessionId?: string | undefined;

@@ -296,7 +296,7 @@ export class ToolProvider {
       executionId: message.execution,
       callIndex: message.index,
       idempotencyKey: key,
-      tenant: undefined,
+      tenant: message.tenant === '' ? undefined : message.tenant,
       sessionId: session,
       epoch: message.epoch,
       notAfter: this.#clock.now() + message.notAfterMs,

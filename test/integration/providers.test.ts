@@ -20,7 +20,7 @@ import { RuntimeHost } from '../../src/runtime/host.ts';
 import { Broker } from '../../src/session/broker.ts';
 import { MemoryStore } from '../../src/store/memory.ts';
 import { subjectsOf } from '../../src/subjects.ts';
-import { defineTool } from '../../src/tools/define.ts';
+import { defineTool, type ToolContext } from '../../src/tools/define.ts';
 import { type NatsServer, startNats } from '../support/nats.ts';
 import type { FromService, ToService } from '../support/toolservice.ts';
 import { errorIn, valueIn } from './ends.ts';
@@ -200,11 +200,15 @@ describe('a service', () => {
   });
 
   it('may be this process, over a connection of its own', async () => {
-    const handler = (args: unknown): unknown => ({ got: args });
+    const handler = (args: unknown, { tenant }: ToolContext): unknown => ({ got: args, tenant });
     const tool = defineTool({ name: 'own:echo', effect: 'read', handler });
     const service = await provideTools({ servers: nats.url }, [tool], { namespace: 'test' });
     expect(service).toMatchObject({ running: 0, connected: true });
-    expect(valueIn(await run('return await callTool("own:echo", [1])'))).toEqual({ got: [1] });
+    const echo = 'return await callTool("own:echo", [1])';
+    expect(valueIn(await run(echo))).toEqual({ got: [1] });
+    // On whose behalf, it knows of sessions and of runs.
+    expect(valueIn(await run(echo, { tenant: 'acme' }))).toEqual({ got: [1], tenant: 'acme' });
+    expect(valueIn(await client.run(echo, { tenant: 'acme' }))).toEqual({ got: [1], tenant: 'acme' });
     await service.close();
     await service.close();
     await service.drain(0);

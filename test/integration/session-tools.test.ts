@@ -104,6 +104,8 @@ describe('a call', () => {
       'await callTool("users.put", 1); await callTool("fail")'
         .replace('; await', '; try { await')
         .concat(' } catch {}'),
+      undefined,
+      { tenant: 'acme' },
     );
     const { epoch } = await session.info();
     expect(calls.map(({ name }) => name)).toEqual(['users.put', 'fail']);
@@ -112,13 +114,20 @@ describe('a call', () => {
         executionId: execution.id,
         callIndex: index,
         idempotencyKey: `${session.id}/${execution.id}/${index}`,
-        tenant: undefined,
+        tenant: 'acme',
         sessionId: session.id,
         epoch,
       });
       expect(ctx.notAfter).toBeGreaterThan(before);
       expect(ctx.signal.aborted).toBe(false);
     }
+  });
+
+  it('tells its handler the tenant of a run likewise, and none where nobody was named', async () => {
+    for (const tenant of ['acme', undefined])
+      await system.run('await callTool("users.put", 1)', tenant === undefined ? {} : { tenant });
+    await run('await callTool("users.put", 1)');
+    expect(calls.map(({ ctx }) => ctx.tenant)).toEqual(['acme', undefined, undefined]);
   });
 
   it('is in the store before its handler is called, unless its tool only reads', async () => {

@@ -112,14 +112,14 @@ describe('a call', () => {
   it('is answered as taken, runs with its context, and its end is told to the session', async () => {
     const { tool, calls } = slowTool();
     const { clock, ask, told, provider } = await setUp([tool]);
-    expect(await ask()).toEqual(TAKEN);
+    expect(await ask({ tenant: 'acme' })).toEqual(TAKEN);
     expect(provider.running).toBe(1);
     expect(calls[0]?.args).toEqual({ id: 7 });
     expect(calls[0]?.ctx).toEqual({
       executionId: 'x1',
       callIndex: 0,
       idempotencyKey: 's1/x1/0',
-      tenant: undefined,
+      tenant: 'acme',
       sessionId: 's1',
       epoch: 3,
       notAfter: clock.now() + 5_000,
