@@ -14,6 +14,9 @@ export interface EnclavePoolOptions {
   readonly maxWaiters?: number | undefined;
 }
 
+/** When a caller that found the line full may come again, in ms: nobody knows how long the others keep theirs. */
+const RETRY_AFTER_MS = 100;
+
 interface Waiter {
   readonly resolve: (enclave: Enclave) => void;
   readonly reject: (error: EnclaveError) => void;
@@ -63,7 +66,7 @@ export class EnclavePool implements AsyncDisposable {
   /**
    * An Enclave of one's own until `release`. Callers are served in the order in which they came.
    *
-   * Rejects with an EnclaveError: OVERLOADED if `maxWaiters` wait already, CANCELLED if `signal` is aborted,
+   * Rejects with an EnclaveError: OVERLOADED, with `retryAfterMs`, if `maxWaiters` wait already, CANCELLED if `signal` is aborted,
    * CLOSED once the pool is disposed of.
    */
   acquire(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<Enclave> {
@@ -74,7 +77,9 @@ export class EnclavePool implements AsyncDisposable {
     if (free !== undefined) return Promise.resolve(free);
     if (this.#waiters.size >= this.#maxWaiters) {
       return Promise.reject(
-        new EnclaveError('OVERLOADED', `${this.#maxWaiters} callers wait for an Enclave already`),
+        new EnclaveError('OVERLOADED', `${this.#maxWaiters} callers wait for an Enclave already`, {
+          details: { retryAfterMs: RETRY_AFTER_MS },
+        }),
       );
     }
     return new Promise((resolve, reject) => {

@@ -1,9 +1,9 @@
 /**
  * Every failure this package reports, by code.
  *
- * Two shapes carry a code. {@link EnclaveError} is thrown, and only for misuse (a bad argument, a bad
- * option). {@link ExecutionError} is data inside a result: whatever a script, its limits or its worker did.
- * Text that comes from a sandbox is data in both and is never turned back into a class.
+ * Two shapes carry a code. {@link EnclaveError} is thrown: for misuse (a bad argument, a bad option), and by what has
+ * no result to tell it in, such as the making of a session (ALREADY_EXISTS, OVERLOADED, UNAVAILABLE and so on).
+ * {@link ExecutionError} is data inside a result: whatever a script, its limits or its worker did. Text that comes from a sandbox is data in both and is never turned back into a class.
  */
 
 /**
@@ -17,7 +17,7 @@
  */
 export type Outcome = 'not_started' | 'completed' | 'unknown';
 
-/** Whether the same run may succeed when it is simply sent again later. */
+/** Whether the same may succeed when it is simply sent again later. */
 const RETRYABLE = {
   SYNTAX_ERROR: false,
   SCRIPT_ERROR: false,
@@ -75,7 +75,7 @@ export interface ExecutionError {
   readonly message: string;
   /** The script's own frames only, with its own lines and columns. */
   readonly stack?: string;
-  /** True if sending the same run again later may succeed. Always false when `outcome` is `unknown`. */
+  /** True if sending the same run again later may succeed and cannot do things twice. Always false when `outcome` is `unknown`: then an execution may be sent again under the same `commandId` only. */
   readonly retryable: boolean;
   readonly outcome: Outcome;
   /** Where waiting helps (OVERLOADED, QUEUE_TIMEOUT, QUARANTINED, a refused WORKER_CRASHED): how long, in ms. */
@@ -119,15 +119,18 @@ export function executionError(code: ErrorCode, parts: ErrorParts): ExecutionErr
   };
 }
 
-/** Thrown for misuse of the API: `code` says which rule, `message` names the argument that broke it. */
+/** Thrown where there is no result to tell it in. `code` says what is wrong; of misuse, `message` names the argument. */
 export class EnclaveError extends Error {
   override readonly name = 'EnclaveError';
   readonly code: ErrorCode;
+  /** True if the same call may succeed later and cannot do things twice: always false when `outcome` is `unknown`. Then only what carries its own id (a `commandId`, a session's `id`) may be sent again, with that id. */
   readonly retryable: boolean;
   readonly outcome: Outcome;
+  /** Where waiting helps (OVERLOADED, UNAVAILABLE): how long, in ms. */
+  readonly retryAfterMs?: number;
   /** The option or argument that was wrong, where there is one. */
   readonly key: string | undefined;
-  /** What the code's own docs promise, as JSON data: `retryAfterMs` of OVERLOADED, `firstSeq` of TRUNCATED. Else empty. */
+  /** What the code's own docs promise, as JSON data: `firstSeq` of TRUNCATED, `fromSeq` of an event stream that ended as UNAVAILABLE, `refusal` (a code) of an UNAVAILABLE before which somebody refused. `retryAfterMs` is here as well. Else empty. */
   readonly details: Readonly<Record<string, unknown>>;
 
   constructor(
@@ -142,10 +145,12 @@ export class EnclaveError extends Error {
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
-    this.retryable = RETRYABLE[code];
     this.outcome = options.outcome ?? 'not_started';
+    this.retryable = isRetryable(code) && this.outcome !== 'unknown';
     this.key = options.key;
     this.details = options.details ?? {};
+    const { retryAfterMs } = this.details;
+    if (typeof retryAfterMs === 'number') this.retryAfterMs = retryAfterMs;
   }
 }
 

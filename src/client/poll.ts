@@ -2,7 +2,7 @@
  * Waiting for the result of an execution that was acknowledged: told by its owner at most once, and asked for
  * after 1 s, then after 2, 4, 5, 5 s and so on, because what was told may be lost.
  */
-import { EnclaveError } from '../errors.ts';
+import { EnclaveError, isRetryable } from '../errors.ts';
 import type { ResultAnswer } from '../protocol.ts';
 import type { ExecutionResult } from '../result.ts';
 import type { ClientContext } from './context.ts';
@@ -105,7 +105,7 @@ export class ResultPoll {
         error instanceof EnclaveError
           ? error
           : new EnclaveError('CLOSED', 'The bus failed', { cause: error });
-      if (!known.retryable) return this.#end(() => this.#options.onLost(known));
+      if (!isRetryable(known.code)) return this.#end(() => this.#options.onLost(known));
     }
     this.start(Math.min(MOST_MS, FIRST_MS * 2 ** ++this.#asked));
   }

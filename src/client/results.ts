@@ -19,11 +19,12 @@ export function refusedResult(
   executionId: string,
   error: EnclaveError,
 ): ExecutionResult<never> {
-  const { retryAfterMs, ...details } = error.details;
+  const { retryAfterMs } = error;
+  const { retryAfterMs: _, ...details } = error.details;
   const shown = executionError(error.code, {
     message: error.message,
     outcome: error.outcome,
-    ...(typeof retryAfterMs === 'number' ? { retryAfterMs } : {}),
+    retryAfterMs,
     // What was passed, and the place in line.
     ...(error.code === 'OVERLOADED' && typeof details.limit === 'string' ? { details } : {}),
   });

@@ -46,7 +46,11 @@ describe('acquire', () => {
     const pool = make(1, { maxWaiters: 1 });
     const enclave = await pool.acquire();
     const second = pool.acquire();
-    await expect(pool.acquire()).rejects.toMatchObject({ code: 'OVERLOADED', retryable: true });
+    await expect(pool.acquire()).rejects.toMatchObject({
+      code: 'OVERLOADED',
+      retryable: true,
+      retryAfterMs: expect.any(Number),
+    });
     pool.release(enclave);
     expect(await second).toBe(enclave);
   });
