@@ -10,7 +10,7 @@ import { EnclaveError, invalidArgument } from './errors.ts';
 import { Fallback, type FallbackOption } from './fallback.ts';
 import { memberOf } from './member.ts';
 import { DEFAULT_NATS, type NatsSource, natsOptions, natsSource } from './natssource.ts';
-import { type ResolvedSessionLimits, resolveSessionLimits, type SessionLimitOptions } from './options.ts';
+import { mergeSessionLimits, type SessionLimitOptions } from './options.ts';
 import type { JournalRead, KnownTool, SessionListed } from './protocol.ts';
 import type { ExecutionResult } from './result.ts';
 import type { Isolation } from './sandbox/messages.ts';
@@ -42,9 +42,9 @@ export interface EnclaveClientOptions {
   readonly reconnection?: ReconnectionOptions | undefined;
   /** Longest wait for the answer to a command, and for the result of `run`, in ms. Default 60,000; 1 to 86,400,000. After it UNAVAILABLE or TIMEOUT, with what is certain as `outcome`. The result of an execution of a session is waited for as long as it runs. */
   readonly timeout?: number | undefined;
-  /** Limits where a session, an execution or a run does not set its own. */
+  /** Limits of the sessions that it makes and of its runs where they do not set their own. One above the brokers' `maxLimits` is refused as INVALID_ARGUMENT. Default: the brokers'. */
   readonly limits?: SessionLimitOptions | undefined;
-  /** How far executions are kept apart where a session or a run does not say. Default `'context'`. */
+  /** How far executions are kept apart where a session or a run does not say. Default: the brokers'. */
   readonly isolation?: Isolation | undefined;
   /**
    * What `run` does while no broker can be reached: `'local'` runs the script in worker processes of this service,
@@ -75,8 +75,8 @@ export class EnclaveClient implements AsyncDisposable {
   readonly #namespace: string | undefined;
   readonly #id: string | undefined;
   readonly #timeoutMs: number;
-  readonly #limits: ResolvedSessionLimits;
-  readonly #isolation: Isolation;
+  readonly #limits: SessionLimitOptions;
+  readonly #isolation: Isolation | undefined;
   readonly #fallback: Fallback | undefined;
   #connecting: Promise<Connected> | undefined;
   #connected: Connected | undefined;
@@ -104,9 +104,10 @@ export class EnclaveClient implements AsyncDisposable {
     this.#namespace = namespace;
     this.#id = id;
     this.#timeoutMs = timeout;
-    this.#limits = resolveSessionLimits(options.limits, undefined, 'options.limits');
-    this.#isolation = checkIsolation(options.isolation, 'options.isolation') ?? 'context';
-    this.#fallback = options.fallback === undefined ? undefined : new Fallback(options.fallback);
+    this.#limits = mergeSessionLimits(options.limits, undefined, 'options.limits');
+    this.#isolation = checkIsolation(options.isolation, 'options.isolation');
+    const own = { limits: this.#limits, isolation: this.#isolation };
+    this.#fallback = options.fallback === undefined ? undefined : new Fallback(options.fallback, own);
   }
 
   /** True while the server can be reached. */
@@ -124,11 +125,10 @@ export class EnclaveClient implements AsyncDisposable {
    * reached; without, it then ends as UNAVAILABLE with `outcome: 'not_started'`.
    */
   async run<T = unknown>(code: string, options: RunOptions = {}): Promise<ExecutionResult<T>> {
-    const defaults = { limits: this.#limits, isolation: this.#isolation };
-    const { limits, isolation } = resolveRun(code, options, defaults);
+    resolveRun(code, options, { limits: this.#limits, isolation: this.#isolation });
     const local = this.#fallback;
     if (local === undefined) return (await this.#open()).client.run<T>(code, options);
-    const here = (): Promise<ExecutionResult<T>> => local.run<T>(code, options, limits, isolation);
+    const here = (): Promise<ExecutionResult<T>> => local.run<T>(code, options);
     let client: SessionClient;
     try {
       const opened = await this.#open();

@@ -81,6 +81,25 @@ export interface EnclaveStats extends PoolStats {
 
 let enclaves = 0;
 
+/** @internal What an Enclave is made of; nothing is started. Throws INVALID_ARGUMENT naming the option that is wrong. */
+export function checkEnclaveConfig(config: EnclaveConfig, path: string) {
+  checkKeys(config, ENCLAVE_KEYS, path);
+  if (config.adapter !== undefined && !(config.adapter instanceof WorkerPoolAdapter)) {
+    throw invalidArgument(`${path}.adapter`, 'must be made by createWorkerPoolAdapter');
+  }
+  checkObservers(config, path);
+  const registry = createToolRegistry({ tools: config.tools, toolHandler: config.toolHandler });
+  const isolation = checkIsolation(config.isolation, `${path}.isolation`) ?? 'context';
+  const adapter = config.adapter ?? createWorkerPoolAdapter();
+  const { maxWorkerMemory } = adapter.options;
+  const limits = checkMemory(
+    resolveLimits(config.limits, defaultLimits(maxWorkerMemory), `${path}.limits`),
+    maxWorkerMemory,
+    `${path}.limits`,
+  );
+  return { registry, isolation, adapter, limits, maxWorkerMemory };
+}
+
 /**
  * Runs untrusted scripts in a pool of supervised worker processes.
  *
@@ -100,27 +119,23 @@ export class Enclave implements AsyncDisposable {
   readonly #realm = `${++enclaves}`;
   readonly #active = new Set<Run>();
   readonly #everyTool: AllowList;
+  readonly #anyToolName: boolean;
   #succeeded = 0;
   #failed = 0;
   #disposed: Promise<void> | undefined;
 
-  /** @throws EnclaveError INVALID_ARGUMENT naming the option that is wrong. */
-  constructor(config: EnclaveConfig = {}) {
-    checkKeys(config, ENCLAVE_KEYS, 'config');
-    if (config.adapter !== undefined && !(config.adapter instanceof WorkerPoolAdapter)) {
-      throw invalidArgument('config.adapter', 'must be made by createWorkerPoolAdapter');
-    }
-    checkObservers(config, 'config');
-    this.#registry = createToolRegistry({ tools: config.tools, toolHandler: config.toolHandler });
-    this.#everyTool = createAllowList(undefined, this.#registry);
-    this.#isolation = checkIsolation(config.isolation, 'config.isolation') ?? 'context';
-    this.#adapter = config.adapter ?? createWorkerPoolAdapter();
-    const { maxWorkerMemory } = this.#adapter.options;
-    this.#limits = checkMemory(
-      resolveLimits(config.limits, defaultLimits(maxWorkerMemory), 'config.limits'),
-      maxWorkerMemory,
-      'config.limits',
-    );
+  /**
+   * @param internal Of this package. `anyToolName`: what a run's `tools` names may be unknown here.
+   * @throws EnclaveError INVALID_ARGUMENT naming the option that is wrong.
+   */
+  constructor(config: EnclaveConfig = {}, internal: { readonly anyToolName?: boolean } = {}) {
+    const { registry, isolation, adapter, limits } = checkEnclaveConfig(config, 'config');
+    this.#registry = registry;
+    this.#everyTool = createAllowList(undefined, registry);
+    this.#anyToolName = internal.anyToolName ?? false;
+    this.#isolation = isolation;
+    this.#adapter = adapter;
+    this.#limits = limits;
     this.#logger = config.logger === undefined ? undefined : childOf(config.logger, {});
     this.#pool = this.#adapter.attach();
     this.#metrics = config.registry === undefined ? undefined : meter(config.registry, this.#pool);
@@ -251,7 +266,8 @@ export class Enclave implements AsyncDisposable {
   }
 
   #toolPort(allowed: readonly string[] | undefined, { maxToolPayloadBytes }: ResolvedLimits): ToolPort {
-    const mayCall = allowed === undefined ? this.#everyTool : createAllowList(allowed, this.#registry);
+    const known = this.#anyToolName ? undefined : this.#registry;
+    const mayCall = allowed === undefined ? this.#everyTool : createAllowList(allowed, known);
     return {
       call: (name, argsJson, { signal, ...call }) => {
         const canonical = canonicalToolName(name);

@@ -13,7 +13,9 @@ import { meterBroker, meterCommits, meterLosses, meterRuntime } from './ops/metr
 import type { ResolvedSystemOptions } from './options.ts';
 import { PoolSandbox } from './poolsandbox.ts';
 import { RuntimeHost } from './runtime/host.ts';
+import type { Isolation } from './sandbox/messages.ts';
 import type { WorkerPool } from './sandbox/pool.ts';
+import { allowanceOf } from './session/allowance.ts';
 import type { Autoscaling } from './session/autoscale.ts';
 import { Broker } from './session/broker.ts';
 import type { Store } from './store/store.ts';
@@ -38,6 +40,8 @@ export interface BrokerParts {
   readonly tools: ToolRegistry;
   readonly routing: Routing;
   readonly autoscaling: Autoscaling | undefined;
+  /** How far executions are kept apart where nobody says. Default `'context'`. */
+  readonly isolation: Isolation | undefined;
   /** Keep what scripts write, pass to tools and return out of all events. */
   readonly redactEvents: boolean;
   /** Where records of executions go; undefined: none are made. */
@@ -54,7 +58,7 @@ export class BrokerNode {
   readonly #stopMetrics: () => void;
 
   constructor(id: string, context: NodeContext, parts: BrokerParts) {
-    const { tools, routing, autoscaling, redactEvents } = parts;
+    const { tools, routing, autoscaling, redactEvents, isolation } = parts;
     const { bus, clock, subjects, settings, logger, logContent, metrics: registry } = context;
     const now = (): number => clock.monotonic();
     const store =
@@ -106,6 +110,7 @@ export class BrokerNode {
       maxConcurrentSessions: settings.maxConcurrentSessions,
       admission: settings.admission,
       maxRuns: settings.maxRuns,
+      allowance: allowanceOf({ limits: settings.limits, most: settings.maxLimits, isolation }),
       routing,
       autoscaling,
       settings: {

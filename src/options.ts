@@ -24,7 +24,7 @@ export interface Limits {
   readonly timeoutMs?: number | undefined;
   /** CPU time inside the isolate, in ms. Default 5,000; 1 to 3,600,000. At the limit: CPU_LIMIT_EXCEEDED. */
   readonly cpuMs?: number | undefined;
-  /** Heap of the isolate, in bytes, rounded up to whole MiB. Default 64 MiB, or half of `maxWorkerMemory` if that is less; 8 MiB to 4 GiB. At the limit: MEMORY_LIMIT_EXCEEDED. */
+  /** Heap of the isolate, in bytes, rounded up to whole MiB. Default 64 MiB, or half of `maxWorkerMemory` if that is less and the workers are this process's own; 8 MiB to 4 GiB. A runtime gives no more than the `maxWorkerMemory` of its workers. At the limit: MEMORY_LIMIT_EXCEEDED. */
   readonly memoryBytes?: number | undefined;
   /** Tool calls in all. Default 100; 0 to 100,000. The call after the last allowed ends the execution: TOOL_CALL_LIMIT_EXCEEDED. */
   readonly maxToolCalls?: number | undefined;
@@ -166,6 +166,49 @@ export function resolveSessionLimits(
 ): ResolvedSessionLimits {
   if (given === undefined && base !== undefined) return base;
   return resolveNumbers(SESSION_LIMIT_RULES, given ?? {}, path, base);
+}
+
+/** The limits that were set, over others that were, each value checked; nothing is filled in. Throws INVALID_ARGUMENT naming the key. */
+export function mergeSessionLimits(
+  given: SessionLimitOptions | undefined,
+  base: SessionLimitOptions = {},
+  path = 'limits',
+): SessionLimitOptions {
+  const checked = resolveNumbers(SESSION_LIMIT_RULES, given ?? {}, path);
+  const set = (limits: SessionLimitOptions) =>
+    Object.entries(limits).filter(([, value]) => value !== undefined);
+  const own = set(given ?? {}).map(([key]) => [key, checked[key as keyof ResolvedSessionLimits]]);
+  return Object.fromEntries([...set(base), ...own]) as SessionLimitOptions;
+}
+
+/** The most that anybody may set: the ends of the ranges. */
+export const MOST_LIMITS = Object.fromEntries(
+  Object.entries(SESSION_LIMIT_RULES).map(([key, { max }]) => [key, max]),
+) as ResolvedSessionLimits;
+
+/** The limits, none of them above its ceiling. */
+export function lowerLimits(
+  limits: ResolvedSessionLimits,
+  ceiling: ResolvedSessionLimits,
+): ResolvedSessionLimits {
+  const keys = Object.keys(SESSION_LIMIT_RULES) as (keyof ResolvedSessionLimits)[];
+  return Object.fromEntries(
+    keys.map((key) => [key, Math.min(limits[key], ceiling[key])]),
+  ) as ResolvedSessionLimits;
+}
+
+/** Throws INVALID_ARGUMENT naming the first limit that was set above its ceiling. `where`: whose ceiling that is. */
+export function checkCeiling(
+  given: SessionLimitOptions,
+  ceiling: ResolvedSessionLimits,
+  path: string,
+  where: string,
+): void {
+  for (const [key, most] of Object.entries(ceiling)) {
+    const value = given[key as keyof SessionLimitOptions];
+    if (value !== undefined && value > most)
+      throw invalidArgument(`${path}.${key}`, `must be at most ${most} ${where}, not ${value}`);
+  }
 }
 
 /** The limits of an execution for which nothing was said, in workers of the given size. */
@@ -361,8 +404,10 @@ export interface SystemOptions {
   readonly runtimes?: number | undefined;
   /** Of each runtime's worker pool, those that `runtimePool` starts on this machine included. Default: `poolSize` is `recommendedPoolSize('mixed')` shared among the runtimes, at least 1 each. */
   readonly pool?: WorkerPoolOptions | undefined;
-  /** Limits of every execution for which its session, or the call, does not set its own. */
+  /** Limits of every execution for which its session, or the call, does not set its own: of this process's clients, and of all clients of its brokers. */
   readonly limits?: SessionLimitOptions | undefined;
+  /** The most that clients of this process's brokers may set as limits of sessions, executions and runs. What is set above it is refused as INVALID_ARGUMENT; what is inherited, from `limits`, a default or an older session, is lowered to it. An execution that was accepted keeps its limits. Default: the ends of the ranges. */
+  readonly maxLimits?: SessionLimitOptions | undefined;
   /** Life of a broker's lease, in ms. Default 6,000; 500 to 600,000. A broker that is gone without a word is succeeded after it; one whose main loop stands still for a third of it gives its sessions up. */
   readonly leaseTtlMs?: number | undefined;
   /** How often a broker looks for sessions that nobody looks after, in ms. Default 1,000; 50 to 60,000. */
@@ -417,22 +462,24 @@ export const SYSTEM_RULES = {
   maxSessions: { default: 100_000, min: 1, max: 10_000_000, unit: 'count' },
   maxConcurrentSessions: { default: 0, min: 1, max: 10_000_000, unit: 'count' },
 } as const satisfies Record<
-  Exclude<keyof SystemOptions, 'namespace' | 'pool' | 'limits' | 'admission'>,
+  Exclude<keyof SystemOptions, 'namespace' | 'pool' | 'limits' | 'maxLimits' | 'admission'>,
   NumberRule
 >;
 
 export type ResolvedSystemOptions = { readonly [K in keyof typeof SYSTEM_RULES]: number } & {
   readonly namespace: string;
+  /** Where nothing was said: none is above `maxLimits`. */
   readonly limits: ResolvedSessionLimits;
+  readonly maxLimits: ResolvedSessionLimits;
   /** Of each runtime's pool. */
   readonly pool: WorkerPoolOptions;
   readonly admission: ResolvedAdmission;
 };
 
-/** Resolve a system's options; what else is given is for others to check. Throws INVALID_ARGUMENT naming the key. */
-export function resolveSystemOptions(given: SystemOptions): ResolvedSystemOptions {
+/** Resolve a system's options; what else is given is for others to check. `runs`: it has workers of its own, which its limits must fit. Throws INVALID_ARGUMENT naming the key. */
+export function resolveSystemOptions(given: SystemOptions, runs = true): ResolvedSystemOptions {
   checkRecord(given, 'options');
-  const { namespace = 'default', pool = {}, limits, admission } = given;
+  const { namespace = 'default', pool = {}, limits, maxLimits, admission } = given;
   if (typeof namespace !== 'string' || !/^[A-Za-z0-9_-]{1,64}$/.test(namespace))
     throw invalidArgument('options.namespace', 'must be 1 to 64 of A-Z, a-z, 0-9, _ and -');
   checkRecord(pool, 'options.pool');
@@ -440,8 +487,11 @@ export function resolveSystemOptions(given: SystemOptions): ResolvedSystemOption
   const resolved = resolveNumbers(SYSTEM_RULES, Object.fromEntries(numbers), 'options');
   const poolSize = pool.poolSize ?? Math.max(1, Math.floor(recommendedPoolSize('mixed') / resolved.runtimes));
   const { maxWorkerMemory } = resolvePoolOptions({ ...pool, poolSize });
-  const resolvedLimits = resolveSessionLimits(limits, sessionDefaults(maxWorkerMemory), 'options.limits');
-  if (resolvedLimits.memoryBytes > maxWorkerMemory) {
+  const defaults = runs ? sessionDefaults(maxWorkerMemory) : undefined;
+  const ceiling = resolveSessionLimits(maxLimits, MOST_LIMITS, 'options.maxLimits');
+  const resolvedLimits = resolveSessionLimits(limits, defaults, 'options.limits');
+  checkCeiling(limits ?? {}, ceiling, 'options.limits', '(options.maxLimits)');
+  if (runs && resolvedLimits.memoryBytes > maxWorkerMemory) {
     throw invalidArgument(
       'options.limits.memoryBytes',
       `${resolvedLimits.memoryBytes} is more than pool.maxWorkerMemory (${maxWorkerMemory}), which holds for the whole worker process`,
@@ -450,7 +500,8 @@ export function resolveSystemOptions(given: SystemOptions): ResolvedSystemOption
   return {
     ...resolved,
     namespace,
-    limits: resolvedLimits,
+    limits: lowerLimits(resolvedLimits, ceiling),
+    maxLimits: ceiling,
     pool: { ...pool, poolSize },
     admission: resolveAdmission(admission, 'options.admission'),
   };

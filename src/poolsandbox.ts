@@ -12,7 +12,14 @@ export class PoolSandbox implements Sandbox {
   }
 
   start(spec: SandboxSpec): RunningAttempt {
-    return new SessionAttempt(this.#pool, { ...spec, maxReplayBytes: this.#pool.options.maxReplayBytes });
+    const { maxReplayBytes, maxWorkerMemory } = this.#pool.options;
+    // Whoever made the offer knows no pool. An isolate that may outgrow its worker would be taken for one that did not
+    // grow, and be started again and again.
+    const limits = {
+      ...spec.limits,
+      memoryBytes: Math.min(spec.limits.memoryBytes, maxWorkerMemory),
+    };
+    return new SessionAttempt(this.#pool, { ...spec, limits, maxReplayBytes });
   }
 
   get versions(): Versions | undefined {

@@ -37,8 +37,10 @@ export interface CreateSession {
   readonly tools: readonly string[] | undefined;
   /** 0 for never; undefined for the broker's own. */
   readonly ttlMs?: number | undefined;
-  readonly limits: SessionLimits;
-  readonly isolation: Isolation;
+  /** Those that were set; the broker's own hold else. An older client sends all of them. */
+  readonly limits: SessionLimitOptions;
+  /** Undefined: the broker's own. */
+  readonly isolation?: Isolation | undefined;
   readonly durability: Durability;
   readonly maxConcurrentExecutions: number;
   /** Keep what its scripts write, pass to tools and return out of its events. Default false. An older broker does not know it, and shows them. */
@@ -68,9 +70,11 @@ export interface RunScript {
   readonly source: string;
   /** JSON, or '' for none. */
   readonly input: string;
-  readonly limits: SessionLimits;
+  /** As those of {@link CreateSession}. */
+  readonly limits: SessionLimitOptions;
   readonly seed: readonly [number, number, number, number];
-  readonly isolation: Isolation;
+  /** Undefined: the broker's own. */
+  readonly isolation?: Isolation | undefined;
   /** On whose behalf: isolates are kept per tenant. */
   readonly tenant: string;
   /** Canonical names of the only tools that it may call; undefined for all. */
@@ -89,6 +93,8 @@ export interface RunTaken {
   readonly home: string;
   /** The ExecutionResult as JSON, if it has ended by now. */
   readonly result: string | undefined;
+  /** When it ends at the latest, from its acceptance, in ms. Undefined from an older broker. */
+  readonly deadlineMs?: number | undefined;
 }
 
 /** `broker.session_activate`: see that somebody owns the session. Answered when its owner can be reached. */
@@ -395,7 +401,7 @@ export interface CallTool {
   /** How long the owner's lease lasted when it sent this, in ms from the arrival. */
   readonly notAfterMs: number;
   readonly maxPayloadBytes: number;
-  /** Of a stateless run, as its caller named it. */
+  /** On whose behalf the script runs, as the session's or the run's caller named it. Undefined: nobody was named, or, of a session, by an older broker. */
   readonly tenant?: string | undefined;
 }
 /** It may come a moment after the call, to take the end along. */

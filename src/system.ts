@@ -87,7 +87,7 @@ export class System implements AsyncDisposable {
   /** @internal Use {@link createSystem}. */
   constructor(made: Made) {
     const { settings, options, tools, bus, store, keeping, member } = made;
-    const { logger, logContent = false, registry, labels = {}, isolation = 'context' } = options;
+    const { logger, logContent = false, registry, labels = {}, isolation } = options;
     const { redactEvents = false, audit } = options;
     this.#made = made;
     const clock = this.#clock;
@@ -97,7 +97,7 @@ export class System implements AsyncDisposable {
     const autoscaling = keeping?.autoscaling;
     // Brokers of several machines must agree on the time that they write down.
     if (store !== undefined && options.redis !== undefined) this.#wall = new StoreClock(clock, store.store);
-    const parts = { tools, routing, autoscaling, redactEvents, audit, clock: this.#wall ?? clock };
+    const parts = { tools, routing, autoscaling, isolation, redactEvents, audit, clock: this.#wall ?? clock };
     this.#brokers = namesOf('broker', settings.brokers, made).map(
       (id) => new BrokerNode(id, context, { ...parts, store: (store as StoreSource).store }),
     );
@@ -110,7 +110,12 @@ export class System implements AsyncDisposable {
       bus: bus.connect('client'),
       clock,
       subjects,
-      defaults: { limits: settings.limits, isolation },
+      defaults: {
+        limits: options.limits,
+        isolation,
+        // Within one process its own brokers answer.
+        known: options.nats === undefined ? settings.limits : undefined,
+      },
     });
     const [first] = this.#brokers;
     this.#directory =
@@ -310,7 +315,10 @@ export function createSystem(options: CreateSystemOptions = {}): Promise<System>
 export async function startSystem(options: CreateSystemOptions, signal: AbortSignal): Promise<System> {
   checkSystemOptions(options);
   const member = await whoIs(options);
-  const settings = resolveSystemOptions({ ...options, namespace: member?.namespace ?? options.namespace });
+  const settings = resolveSystemOptions(
+    { ...options, namespace: member?.namespace ?? options.namespace },
+    rolesOf(options).includes('runtime'),
+  );
   const tools = toolsOf(options.tools);
   const bus = await openBus(member?.nats, untaken(options), logLink(options.logger));
   let store: StoreSource | undefined;

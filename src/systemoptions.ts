@@ -42,7 +42,7 @@ export interface CreateSystemOptions extends SystemOptions, RoutingOptions, Auto
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** Tools made by `defineTool`, or a registry of them: every broker of this process provides them. Default: none. */
   readonly tools?: readonly Tool[] | ToolRegistry | undefined;
-  /** How far executions of different sessions are kept apart where a session does not say. Default `'context'`. */
+  /** How far executions are kept apart where a session or a run does not say: of this process's clients, and of all clients of its brokers. Default `'context'`. */
   readonly isolation?: Isolation | undefined;
   /** A pino logger. Default: silent. See OBSERVABILITY.md for its lines and their levels. */
   readonly logger?: Logger | undefined;
@@ -66,6 +66,7 @@ const FOR = {
   roles: 'all',
   id: 'all',
   limits: 'all',
+  maxLimits: 'broker',
   isolation: 'all',
   logger: 'all',
   registry: 'all',
@@ -140,7 +141,7 @@ export function checkSystemOptions(options: CreateSystemOptions): void {
   for (const key of ['redactEvents', 'logContent'] as const)
     if (options[key] !== undefined && typeof options[key] !== 'boolean')
       throw invalidArgument(`options.${key}`, 'must be true or false');
-  resolveSystemOptions(options);
+  resolveSystemOptions(options, hosted.includes('runtime'));
   resolveRouting(options);
   toolsOf(options.tools);
   if (options.runtimePool !== undefined && nats === undefined)

@@ -15,7 +15,7 @@ import type {
 import type { ExecutionResult } from '../result.ts';
 import { seedWords } from '../seed.ts';
 import type { Subjects } from '../subjects.ts';
-import { type ClientContext, type ClientDefaults, Closing } from './context.ts';
+import { type ClientContext, type ClientDefaults, Closing, surely } from './context.ts';
 import { readEvents } from './events.ts';
 import { feedOf } from './feed.ts';
 import { Inbox } from './inbox.ts';
@@ -42,14 +42,11 @@ export interface SessionClientOptions {
   readonly defaults: ClientDefaults;
   /** Longest search for an owner or a broker, in ms. Default 30,000. After it: UNAVAILABLE. */
   readonly timeoutMs?: number | undefined;
-  /** Longest wait for the result of a stateless run, in ms. Default: its `deadlineMs` and 30,000. After it: TIMEOUT. */
+  /** Longest wait for the result of a stateless run, in ms. Default: its `deadlineMs`, and 30,000. After it: TIMEOUT. */
   readonly runTimeoutMs?: number | undefined;
   /** Longest wait for one answer, in ms. Default 1,000. After it somebody is asked to see to an owner, and the same command is sent again. */
   readonly requestTimeoutMs?: number | undefined;
 }
-
-/** Beyond its own deadline a run waits for a broker, and for a runtime, in ms. */
-const RUN_SLACK_MS = 30_000;
 
 export class SessionClient {
   readonly #context: ClientContext;
@@ -90,7 +87,7 @@ export class SessionClient {
     // It may be the name of a session that is gone, whose epochs were higher.
     requests.forget(session);
     await requests.ask<unknown>('session_create', body, true);
-    return new SessionRef(this.#context, session, request.limits);
+    return new SessionRef(this.#context, session, surely(request.limits, defaults));
   }
 
   /**
@@ -107,7 +104,7 @@ export class SessionClient {
   ): Promise<ExecutionResult<T>> {
     const { clock, inbox, defaults } = this.#context;
     const request = resolveRun(code, options, defaults);
-    const { limits } = request;
+    const { deadlineMs } = request.limits;
     const result = await runStateless(this.#context, {
       script: {
         ...request,
@@ -118,7 +115,8 @@ export class SessionClient {
       signal: options.signal,
       onEvent: options.onEvent,
       takeTimeoutMs,
-      timeoutMs: this.#runTimeoutMs ?? limits.deadlineMs + RUN_SLACK_MS,
+      timeoutMs: this.#runTimeoutMs,
+      deadlineMs: deadlineMs ?? defaults.known?.deadlineMs,
     });
     // What the script returns is the caller's to know.
     return result as ExecutionResult<T>;
@@ -127,7 +125,8 @@ export class SessionClient {
   /** A session that exists, by its id. Nothing is asked: whether it does is told by the first command. */
   session(id: string): SessionRef {
     checkId(id, 'id');
-    return new SessionRef(this.#context, id, this.#context.defaults.limits);
+    // It may have been made by another client, at another broker.
+    return new SessionRef(this.#context, id, surely({}, {}));
   }
 
   /**

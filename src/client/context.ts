@@ -1,7 +1,8 @@
 /** What everything of one client shares. */
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
-import type { CreateSession, SessionLimits } from '../protocol.ts';
+import { MOST_LIMITS, type ResolvedSessionLimits, type SessionLimitOptions } from '../options.ts';
+import type { CreateSession } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
 import type { Inbox } from './inbox.ts';
 import type { Requests } from './request.ts';
@@ -16,10 +17,18 @@ export interface ClientContext {
   readonly closing: Closing;
 }
 
-/** What holds where nothing was said. */
+/** What is asked for where a call says nothing; what is undefined is left to the broker. */
 export interface ClientDefaults {
-  readonly limits: SessionLimits;
-  readonly isolation: CreateSession['isolation'];
+  readonly limits?: SessionLimitOptions | undefined;
+  readonly isolation?: CreateSession['isolation'];
+  /** What the brokers are known to grant where nobody asks. Default: that is not known. */
+  readonly known?: ResolvedSessionLimits | undefined;
+}
+
+/** The limits that surely hold: what is larger is refused here already, and the rest is for the broker to see. */
+export function surely(asked: SessionLimitOptions, { known }: ClientDefaults): ResolvedSessionLimits {
+  const set = Object.entries(asked).filter(([, value]) => value !== undefined);
+  return { ...(known ?? MOST_LIMITS), ...Object.fromEntries(set) };
 }
 
 /** The end of a client, as those see it who must end with it. */

@@ -11,11 +11,16 @@ import {
   oneOf,
 } from '../arguments.ts';
 import { invalidArgument } from '../errors.ts';
-import { type ResolvedSessionLimits, resolveSessionLimits, type SessionLimitOptions } from '../options.ts';
+import {
+  mergeSessionLimits,
+  type ResolvedSessionLimits,
+  resolveSessionLimits,
+  type SessionLimitOptions,
+} from '../options.ts';
 import type { CreateSession, Durability, RunScript } from '../protocol.ts';
 import { ID } from '../subjects.ts';
 import { canonicalToolName, NAME_RULE } from '../tools/define.ts';
-import type { ClientDefaults } from './context.ts';
+import { type ClientDefaults, surely } from './context.ts';
 
 type Isolation = CreateSession['isolation'];
 
@@ -32,9 +37,9 @@ export interface SpawnOptions {
   readonly tools?: readonly string[] | undefined;
   /** The session expires after this long without activity, never during an execution, in ms. 0 for never, else 1,000 to 2,592,000,000 (30 days). Default: the brokers' `sessionTimeoutMs`, which is never if they do not set it. Afterwards: EXPIRED. */
   readonly ttlMs?: number | undefined;
-  /** Limits of its executions that do not set their own. Default: the system's. */
+  /** Limits of its executions that do not set their own. One above the brokers' `maxLimits` is refused as INVALID_ARGUMENT. Default: the client's, else the brokers'. */
   readonly limits?: SessionLimitOptions | undefined;
-  /** How far its executions are kept apart from others. Default: the system's. `'realm'` only with `durability: 'none'`. */
+  /** How far its executions are kept apart from others. Default: the client's, else the brokers'. `'realm'` only with `durability: 'none'`. */
   readonly isolation?: Isolation | undefined;
   /** What `state` is at first: a JSON object, at most `maxStateBytes`. Default `{}`. */
   readonly state?: object | undefined;
@@ -44,7 +49,7 @@ export interface SpawnOptions {
   readonly maxConcurrentExecutions?: number | undefined;
   /** Keep what its scripts write, pass to tools and return out of its events, published and stored: lengths and hashes are left. Default false, unless its broker does so with all. See EVENTS.md. */
   readonly redactEvents?: boolean | undefined;
-  /** On whose behalf: 1 to 256 characters. What its executions count for where brokers limit tenants or share room between them. Isolates are the session's own whatever this is. Default `'default'`. */
+  /** On whose behalf: 1 to 256 characters. What its executions count for where brokers limit tenants or share room between them. Handlers of tools are told it if it was named. Isolates are the session's own whatever this is. Default `'default'`. */
   readonly tenant?: string | undefined;
 }
 
@@ -56,7 +61,7 @@ export interface ExecuteOptions {
   readonly commandId?: string | undefined;
   /** When the command was first issued, in ms since the epoch. Give it with a `commandId` that may be sent again after a restart: then one that the session no longer remembers is refused as COMMAND_EXPIRED, and not run a second time. Default: now. */
   readonly issuedAt?: number | undefined;
-  /** Limits of this execution, over the session's. */
+  /** Limits of this execution, over the session's. One above the brokers' `maxLimits` is refused as INVALID_ARGUMENT. */
   readonly limits?: SessionLimitOptions | undefined;
   /** Cancels the execution when it is aborted. */
   readonly signal?: AbortSignal | undefined;
@@ -68,7 +73,7 @@ export interface ExecuteOptions {
 export interface RunOptions {
   /** JSON data that the script sees as `input`. At most `maxToolPayloadBytes` as JSON. Default: undefined. */
   readonly input?: unknown;
-  /** Limits of this run, over the system's. */
+  /** Limits of this run, over the client's, and those over the brokers'. One above the brokers' `maxLimits` is refused as INVALID_ARGUMENT. */
   readonly limits?: SessionLimitOptions | undefined;
   /** Ends the run as CANCELLED when it is aborted. */
   readonly signal?: AbortSignal | undefined;
@@ -78,7 +83,7 @@ export interface RunOptions {
   readonly tools?: readonly string[] | undefined;
   /** What routing rules match, as a session's labels. Default: none. */
   readonly labels?: Readonly<Record<string, string>> | undefined;
-  /** How far it is kept apart from other runs. Default: the system's. */
+  /** How far it is kept apart from other runs. Default: the client's, else the brokers'. */
   readonly isolation?: Isolation | undefined;
   /** Called with the events of the execution, in order, while it happens; at most once each, and what is lost on the way is not sent again. */
   readonly onEvent?: ((event: ExecutionEvent) => void) | undefined;
@@ -150,7 +155,7 @@ export type SpawnRequest = Omit<CreateSession, 'session' | 'creation'>;
 export function resolveSpawn(options: SpawnOptions, defaults: ClientDefaults): SpawnRequest {
   checkKeys(options, SPAWN_KEYS, 'options');
   if (options.id !== undefined) checkId(options.id, 'options.id');
-  const limits = resolveSessionLimits(options.limits, defaults.limits, 'options.limits');
+  const limits = mergeSessionLimits(options.limits, defaults.limits, 'options.limits');
   const durability = oneOf(options.durability, DURABILITIES, 'options.durability') ?? 'session';
   const isolation = checkIsolation(options.isolation, 'options.isolation') ?? defaults.isolation;
   if (isolation === 'realm' && durability !== 'none') {
@@ -174,15 +179,15 @@ export function resolveSpawn(options: SpawnOptions, defaults: ClientDefaults): S
     maxConcurrentExecutions,
     redactEvents: flagOf(options.redactEvents, 'options.redactEvents'),
     tenant,
-    state: stateJson(options.state, limits.maxStateBytes),
+    state: stateJson(options.state, surely(limits, defaults).maxStateBytes),
   };
 }
 
-/** What an execution is given, but its names and its seed. Throws INVALID_ARGUMENT naming the key. */
+/** What an execution is given, but its names and its seed. `session`: what surely holds in it. Throws INVALID_ARGUMENT naming the key. */
 export function resolveExecute(
   code: string,
   options: ExecuteOptions,
-  base: ResolvedSessionLimits,
+  session: ResolvedSessionLimits,
 ): { readonly input: string; readonly limits: ResolvedSessionLimits } {
   if (typeof code !== 'string') throw invalidArgument('code', `must be a string, not ${typeof code}`);
   checkKeys(options, EXECUTE_KEYS, 'options');
@@ -191,7 +196,7 @@ export function resolveExecute(
   if (issuedAt !== undefined && (!Number.isSafeInteger(issuedAt) || issuedAt < 0))
     throw invalidArgument('options.issuedAt', 'must be a time in whole ms since the epoch');
   checkSignal(options.signal, 'options.signal');
-  const limits = resolveSessionLimits(options.limits, base, 'options.limits');
+  const limits = resolveSessionLimits(options.limits, session, 'options.limits');
   return { limits, input: inputJson(options.input, limits.maxToolPayloadBytes) };
 }
 
@@ -207,10 +212,10 @@ export function resolveRun(code: string, options: RunOptions, defaults: ClientDe
   if (onEvent !== undefined && typeof onEvent !== 'function')
     throw invalidArgument('options.onEvent', 'must be a function');
   checkSignal(signal, 'options.signal');
-  const limits = resolveSessionLimits(options.limits, defaults.limits, 'options.limits');
+  const limits = mergeSessionLimits(options.limits, defaults.limits, 'options.limits');
   return {
     source: code,
-    input: inputJson(options.input, limits.maxToolPayloadBytes),
+    input: inputJson(options.input, surely(limits, defaults).maxToolPayloadBytes),
     limits,
     isolation: checkIsolation(options.isolation, 'options.isolation') ?? defaults.isolation,
     tenant,

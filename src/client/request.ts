@@ -288,6 +288,7 @@ function refused(error: ReplyError, acted: boolean): EnclaveError {
   const { code, message, details } = error;
   const outcome = OUTCOMES.includes(error.outcome) ? error.outcome : acted ? 'unknown' : 'not_started';
   // A newer broker may know codes that this version does not.
-  if (isErrorCode(code)) return new EnclaveError(code, String(message), { outcome, details });
+  const key = typeof details?.key === 'string' ? details.key : undefined;
+  if (isErrorCode(code)) return new EnclaveError(code, String(message), { key, outcome, details });
   return new EnclaveError('UNAVAILABLE', `${code}: ${message}`, { outcome, details: { ...details, code } });
 }

@@ -4,6 +4,7 @@
 import type { ExecutionEvent } from '../../actors/events.ts';
 import { BusError, type TraceHeaders } from '../bus/bus.ts';
 import { EnclaveError, isErrorCode } from '../errors.ts';
+import { MOST_LIMITS } from '../options.ts';
 import type { Reply, ReplyError, RunScript, RunTaken } from '../protocol.ts';
 import type { ExecutionResult } from '../result.ts';
 import { tracing } from '../traces.ts';
@@ -19,8 +20,10 @@ export interface StatelessRun {
   readonly onEvent: ((event: ExecutionEvent) => void) | undefined;
   /** Longest search for a broker that takes it, in ms. */
   readonly takeTimeoutMs: number;
-  /** Longest wait for its result, in ms. */
-  readonly timeoutMs: number;
+  /** Longest wait for its result, in ms. Default: its deadline, and a little. */
+  readonly timeoutMs: number | undefined;
+  /** Its deadline, where that is known before a broker tells it, in ms. */
+  readonly deadlineMs: number | undefined;
 }
 
 /** What became of sending it. */
@@ -28,6 +31,8 @@ type Sent =
   | { readonly kind: 'taken'; readonly taken: RunTaken }
   | { readonly kind: 'refused'; readonly error: EnclaveError };
 
+/** Beyond its deadline a result is waited for, in ms: it is on its way. */
+const SLACK_MS = 30_000;
 /** Longest wait for the answer that it was taken, in ms: a broker gives it within a tenth of that. */
 const TAKE_MS = 2_000;
 /** Refusals that a little later, or from another broker, may not come again. */
@@ -64,7 +69,7 @@ async function seeThrough(
     const sent = await send(context, run, trace);
     if (sent.kind === 'refused') return failed(context, script, sent.error);
     const { home, result } = sent.taken;
-    return parseResult(result ?? early.told(home) ?? '') ?? (await wait(context, run, home));
+    return parseResult(result ?? early.told(home) ?? '') ?? (await wait(context, run, sent.taken));
   } finally {
     early.end();
     stopEvents?.();
@@ -137,9 +142,13 @@ function refusal({ code, message, outcome, details }: ReplyError): EnclaveError 
 }
 
 /** It runs: wait for its result, which is told, or asked for if that is lost. */
-function wait(context: ClientContext, run: StatelessRun, home: string): Promise<ExecutionResult> {
+function wait(context: ClientContext, run: StatelessRun, taken: RunTaken): Promise<ExecutionResult> {
   const { clock, closing, requests } = context;
-  const { script, signal, timeoutMs } = run;
+  const { script, signal } = run;
+  const { home } = taken;
+  // An older broker does not tell it: it takes the most that there is.
+  const deadlineMs = taken.deadlineMs ?? run.deadlineMs ?? MOST_LIMITS.deadlineMs;
+  const timeoutMs = run.timeoutMs ?? deadlineMs + SLACK_MS;
   return new Promise((resolve) => {
     const end = (result: ExecutionResult): void => {
       poll.stop();

@@ -11,7 +11,7 @@
 import { checkIsolation, oneOf } from '../arguments.ts';
 import type { TraceHeaders } from '../bus/bus.ts';
 import { EnclaveError, invalidArgument } from '../errors.ts';
-import { resolveSessionLimits } from '../options.ts';
+import type { SessionLimitOptions } from '../options.ts';
 import type {
   ActivateSession,
   AskSession,
@@ -23,9 +23,12 @@ import type {
   Reply,
   RunScript,
   SessionCommand,
+  SessionLimits,
 } from '../protocol.ts';
+import type { Isolation } from '../sandbox/messages.ts';
 import { ID, type Subjects } from '../subjects.ts';
 import { canonicalToolName, NAME_RULE } from '../tools/define.ts';
+import { type Allowance, allowanceOf, granted } from './allowance.ts';
 import { type Fields, isCount, isJson, isJsonObject, isLabels, isRecord, isText } from './shapes.ts';
 
 /** What homes of stateless runs begin with, and sessions may not. */
@@ -70,8 +73,16 @@ export function attempt<T>(
 
 // ---- of any broker ---------------------------------------------------------------------------------------
 
+/** What a broker adds to what it is asked. */
+interface Granted {
+  readonly limits: SessionLimits;
+  readonly isolation: Isolation;
+}
+export type NewSession = Omit<CreateSession, keyof Granted> & Granted;
+export type NewRun = Omit<RunScript, keyof Granted> & Granted;
+
 /** Each of these throws INVALID_ARGUMENT naming the field. */
-export function createOf(body: unknown): CreateSession {
+export function createOf(body: unknown, allowance = allowanceOf({})): NewSession {
   const asked = fields<CreateSession>(body);
   id(asked.session, 'session');
   // Q3
@@ -86,9 +97,14 @@ export function createOf(body: unknown): CreateSession {
   toolNames(asked.tools);
   const { ttlMs = 0 } = asked;
   must(isCount(ttlMs) && ttlMs <= MAX_TTL_MS, 'ttlMs', `must be 0 to ${MAX_TTL_MS} ms`);
-  const limits = limitsOf(asked.limits);
-  given(checkIsolation(asked.isolation as CreateSession['isolation'], 'isolation'), 'isolation');
+  const limits = limitsOf(asked.limits, allowance);
+  const isolation = isolationOf(asked.isolation, allowance);
   given(oneOf(asked.durability as Durability | undefined, DURABILITIES, 'durability'), 'durability');
+  must(
+    isolation !== 'realm' || asked.durability === 'none',
+    'options.isolation',
+    "'realm' needs durability 'none': what scripts leave behind in a realm that they share is not replayed",
+  );
   const { maxConcurrentExecutions: concurrent } = asked;
   must(
     isCount(concurrent) && concurrent >= 1 && concurrent <= MAX_CONCURRENT,
@@ -107,19 +123,20 @@ export function createOf(body: unknown): CreateSession {
     'state',
     `is larger than maxStateBytes (${limits.maxStateBytes})`,
   );
-  return { ...(body as unknown as CreateSession), limits };
+  return { ...(body as unknown as CreateSession), limits, isolation };
 }
 
-export function runOf(body: unknown, subjects: Subjects): RunScript {
+export function runOf(body: unknown, subjects: Subjects, allowance = allowanceOf({})): NewRun {
   const asked = fields<RunScript>(body);
   id(asked.run, 'run');
   // Its events are published under its name: it must not be that of a session.
   must(asked.run.startsWith(RUN_PREFIX), 'run', `must begin with ${RUN_PREFIX}`);
   must(isText(asked.source), 'source', 'must be a string');
   must(isJson(asked.input), 'input', "must be JSON, or ''");
-  const limits = limitsOf(asked.limits);
+  const limits = limitsOf(asked.limits, allowance);
+  checkInput(asked.input, limits);
   checkSeed(asked.seed);
-  given(checkIsolation(asked.isolation as RunScript['isolation'], 'isolation'), 'isolation');
+  const isolation = isolationOf(asked.isolation, allowance);
   must(
     isText(asked.tenant) && asked.tenant.length <= MAX_TENANT_LENGTH,
     'tenant',
@@ -130,7 +147,7 @@ export function runOf(body: unknown, subjects: Subjects): RunScript {
   must(typeof asked.events === 'boolean', 'events', 'must be true or false');
   checkFlag(asked.redactEvents, 'redactEvents');
   checkTell(asked.tell, subjects);
-  return { ...(body as unknown as RunScript), limits };
+  return { ...(body as unknown as RunScript), limits, isolation };
 }
 
 /** Also of `adopt`. */
@@ -231,9 +248,22 @@ function given(value: unknown, key: string): void {
   must(value !== undefined, key, 'must be given');
 }
 
-function limitsOf(limits: unknown): CreateSession['limits'] {
+function limitsOf(limits: unknown, { limits: base, most }: Allowance): SessionLimits {
   must(isRecord(limits), 'limits', 'must be an object');
-  return resolveSessionLimits(limits, undefined, 'limits');
+  return granted(limits as SessionLimitOptions, base, most, 'limits');
+}
+
+function isolationOf(isolation: unknown, allowance: Allowance): Isolation {
+  return checkIsolation(isolation as Isolation | undefined, 'isolation') ?? allowance.isolation;
+}
+
+/** What clients cannot see where they do not know the limit. */
+export function checkInput(input: string, { maxToolPayloadBytes }: SessionLimits): void {
+  must(
+    Buffer.byteLength(input) <= maxToolPayloadBytes,
+    'options.input',
+    `is larger than maxToolPayloadBytes (${maxToolPayloadBytes})`,
+  );
 }
 
 function checkFlag(value: unknown, key: string): void {

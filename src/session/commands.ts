@@ -4,11 +4,13 @@ import type { Versions } from '../../actors/attempt.ts';
 import type { Answer } from '../../actors/sessiondata.ts';
 import type { TraceHeaders } from '../bus/bus.ts';
 import { EnclaveError } from '../errors.ts';
-import { resolveSessionLimits } from '../options.ts';
+import { MOST_LIMITS } from '../options.ts';
 import type { JournalRead, Reply, SessionCommand, SessionInfoAnswer, SessionLimits } from '../protocol.ts';
 import { failure, fenced, success } from '../replies.ts';
 import { ID } from '../subjects.ts';
 import type { SessionActor } from './actor.ts';
+import { granted, inherited } from './allowance.ts';
+import { checkInput } from './asked.ts';
 import { SessionJournal } from './journal.ts';
 import { executionsOf } from './load.ts';
 import { overLimit } from './responses.ts';
@@ -16,18 +18,25 @@ import { overLimit } from './responses.ts';
 /** How far a client's clock may be ahead of its broker's, in ms. */
 const MAX_AHEAD_MS = 600_000;
 
+export interface Answering {
+  /** Who answers. */
+  readonly broker: string;
+  /** The ceiling of what is asked for. Default: the ends of the ranges. */
+  readonly most?: SessionLimits | undefined;
+  readonly trace?: TraceHeaders | undefined;
+}
+
 /** Answer a command that the machine, or what is remembered, can answer. */
 export async function answerCommand(
   actor: SessionActor,
   body: object,
-  broker: string,
-  trace?: TraceHeaders,
+  { broker, most = MOST_LIMITS, trace }: Answering,
 ): Promise<Reply<unknown>> {
   const command = body as SessionCommand;
   const { epoch } = actor.persistence;
   switch (command.t) {
     case 'execute':
-      return execute(actor, command, trace);
+      return execute(actor, command, most, trace);
     case 'cancel': {
       const { execution, reason } = command;
       return told(
@@ -65,13 +74,18 @@ export async function answerCommand(
 async function execute(
   actor: SessionActor,
   command: Extract<SessionCommand, { t: 'execute' }>,
+  most: SessionLimits,
   trace: TraceHeaders | undefined,
 ): Promise<Reply<unknown>> {
   const { execution: id, source, input, seed, issuedAt, tell } = command;
   const { epoch } = actor.persistence;
   let limits: SessionLimits;
   try {
-    limits = resolveSessionLimits(command.limits, actor.limits, 'options.limits');
+    // One that comes again is answered as the first time, though less may be granted by now.
+    limits = isKnown(actor, id)
+      ? inherited(granted(command.limits, actor.limits, MOST_LIMITS), most)
+      : granted(command.limits, actor.limits, most);
+    checkInput(input, limits);
   } catch (error) {
     return failure(
       'INVALID_ARGUMENT',
@@ -118,6 +132,10 @@ async function execute(
   );
   if (admitted === 'admitted' && answer?.ok !== true) actor.dismiss(id);
   return told(actor, answer);
+}
+
+function isKnown({ context: { executions, finished } }: SessionActor, execution: string): boolean {
+  return [...executions, ...finished].some(({ id }) => id === execution);
 }
 
 /** The machine's answer as a reply. */

@@ -3,10 +3,11 @@ import { newSession } from '../../actors/session.ts';
 import type { SessionSettings } from '../../actors/sessiondata.ts';
 import type { Clock } from '../clock.ts';
 import type { Losses } from '../losses.ts';
-import type { CreateSession, Reply } from '../protocol.ts';
+import type { Reply } from '../protocol.ts';
 import { failure } from '../replies.ts';
 import type { Store } from '../store/store.ts';
 import { ID } from '../subjects.ts';
+import type { NewSession } from './asked.ts';
 import type { Hosting } from './hosting.ts';
 import type { Lease } from './lease.ts';
 import type { Ownership } from './ownership.ts';
@@ -61,7 +62,7 @@ export class Creation {
     this.#options = options;
   }
 
-  async create(asked: CreateSession): Promise<Reply<unknown>> {
+  async create(asked: NewSession): Promise<Reply<unknown>> {
     const { lease, hosting, maxSessions, isOpen, losses } = this.#options;
     const owner = lease.incarnation;
     if (owner === undefined || !isOpen()) return notNow();
@@ -81,12 +82,12 @@ export class Creation {
   }
 
   /** There is no place for another session; what was created before is answered as then. */
-  async #noPlace(asked: CreateSession): Promise<Reply<unknown>> {
+  async #noPlace(asked: NewSession): Promise<Reply<unknown>> {
     if ((await this.#options.store.load(asked.session)) !== undefined) return this.#createdBefore(asked);
     return noPlace();
   }
 
-  #newContext(asked: CreateSession): ReturnType<typeof newSession> {
+  #newContext(asked: NewSession): ReturnType<typeof newSession> {
     const { clock, settings } = this.#options;
     const { session: id, labels, maxConcurrentExecutions, tenant } = asked;
     const ttlMs = asked.ttlMs ?? settings?.ttlMs ?? SETTINGS.ttlMs;
@@ -106,7 +107,7 @@ export class Creation {
   }
 
   /** Of durability 'none': in this process only. */
-  async #ephemeral(asked: CreateSession, owner: string): Promise<Reply<unknown>> {
+  async #ephemeral(asked: NewSession, owner: string): Promise<Reply<unknown>> {
     const { store, hosting, ownership } = this.#options;
     const { session, state, tools, isolation, limits, redactEvents } = asked;
     const context = this.#newContext(asked);
@@ -124,7 +125,7 @@ export class Creation {
     return ownership.begin(actor);
   }
 
-  async #stored(asked: CreateSession, owner: string): Promise<Reply<unknown>> {
+  async #stored(asked: NewSession, owner: string): Promise<Reply<unknown>> {
     const { store, clock, ownership, snapshots } = this.#options;
     const { session, creation, state, tools, isolation, limits, redactEvents } = asked;
     const context = this.#newContext(asked);
@@ -146,7 +147,7 @@ export class Creation {
   }
 
   /** The same creation again is answered as the first time. */
-  async #createdBefore({ session, creation }: CreateSession): Promise<Reply<unknown>> {
+  async #createdBefore({ session, creation }: NewSession): Promise<Reply<unknown>> {
     const { store, ownership } = this.#options;
     const { meta } = await store.readFields(session, ['meta']);
     if (meta === undefined || (JSON.parse(meta) as { creation?: string }).creation !== creation)

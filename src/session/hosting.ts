@@ -13,6 +13,7 @@ import { type Subjects, TOOLS } from '../subjects.ts';
 import type { Acks } from './acks.ts';
 import { SessionActor } from './actor.ts';
 import type { Admission } from './admission.ts';
+import { type Allowance, inherited } from './allowance.ts';
 import { attempt, commandOf } from './asked.ts';
 import { answerCommand } from './commands.ts';
 import type { Directory } from './directory.ts';
@@ -55,6 +56,7 @@ export interface HostingOptions {
   readonly acks: Acks;
   readonly lease: Pick<Lease, 'holds' | 'leftMs'>;
   readonly tools: Pick<ToolDirectory, 'allowing'>;
+  readonly allowance: Pick<Allowance, 'most'>;
   /** True once the broker does nothing any more. */
   readonly isClosed: () => boolean;
   readonly respond: Respond;
@@ -104,7 +106,9 @@ export class Hosting {
     const { bus, clock, subjects, directory, queue, admission, acks, lease } = this.#options;
     const { isClosed, notify, losses, onSilenced } = this.#options;
     const { persistence, owner, seq, publishedSeq, snapshot, state, live } = from;
-    const { tools, isolation, limits, redactEvents } = from.meta;
+    const { tools, isolation, redactEvents } = from.meta;
+    // It may have been made where more was granted.
+    const limits = inherited(from.meta.limits, this.#options.allowance.most);
     const actor = new SessionActor({
       id: session,
       broker: this.#options.broker,
@@ -179,7 +183,8 @@ export class Hosting {
     if (!asked.ok) return asked;
     const leaving = this.#options.leave(hosted, asked.value);
     if (leaving !== undefined) return leaving;
-    const reply = await answerCommand(actor, asked.value, this.#options.broker, trace);
+    const { broker, allowance } = this.#options;
+    const reply = await answerCommand(actor, asked.value, { broker, trace, most: allowance.most });
     // An answer in the name of a lease that has ended meanwhile is none.
     return this.answersFor(actor) ? reply : fenced(actor.persistence.epoch);
   }

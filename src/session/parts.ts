@@ -8,6 +8,7 @@ import type { Store } from '../store/store.ts';
 import type { Subjects } from '../subjects.ts';
 import { Acks } from './acks.ts';
 import { Admission } from './admission.ts';
+import { type Allowance, allowanceOf } from './allowance.ts';
 import { Autoscale, type Autoscaling } from './autoscale.ts';
 import { Census } from './census.ts';
 import { Creation, type CreationSettings, settingsOf } from './creation.ts';
@@ -51,6 +52,8 @@ export interface BrokerOptions {
   readonly maxSessions?: number | undefined;
   /** Sessions with an actor at all brokers of the namespace, those that ended not counted. 0 or undefined: no limit. Over it: OVERLOADED. */
   readonly maxConcurrentSessions?: number | undefined;
+  /** What it grants to those who ask for sessions, executions and runs. Default: the documented defaults and ranges. */
+  readonly allowance?: Allowance | undefined;
   /** What it takes on for each tenant. Default: no limits but the default bound of what waits. */
   readonly admission?: ResolvedAdmission | undefined;
   /** Stateless runs here at once. Default 10,000. Over it: OVERLOADED. */
@@ -116,18 +119,31 @@ export function assemble(options: BrokerOptions, whole: Whole) {
   const autoscale =
     autoscaling && new Autoscale({ ...autoscaling, broker, store, clock, directory, isOpen: hears, notify });
   const census = new Census({ hosting, runs, routing, startable: autoscaling?.provisioner.labels });
-  const verbs = new Verbs({ ...own, broker, bus, store, subjects, runs, snapshots, tools, isOpen, respond });
+  const verbs = new Verbs({ ...own, ...basis, store, runs, snapshots, tools, isOpen });
   return { ...around, ...own, runs, autoscale, census, verbs };
 }
 
 /** What most of them are made with. */
 function basisOf(options: BrokerOptions, { isClosed }: Whole) {
   const { id: broker, bus, clock, subjects } = options;
-  const { losses = UNCOUNTED, redactEvents = false, audit = false } = options;
+  const { losses = UNCOUNTED, redactEvents = false, audit = false, allowance = allowanceOf({}) } = options;
   const notify: Notify = (notice) => options.onNotice?.(notice);
   const respond = responder({ isClosed, notify });
   const dropped = new Dropped(clock, notify, losses);
-  return { broker, bus, clock, subjects, losses, redactEvents, audit, notify, respond, isClosed, dropped };
+  return {
+    broker,
+    bus,
+    clock,
+    subjects,
+    losses,
+    redactEvents,
+    audit,
+    notify,
+    respond,
+    isClosed,
+    dropped,
+    allowance,
+  };
 }
 
 type Basis = ReturnType<typeof basisOf>;

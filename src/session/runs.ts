@@ -22,7 +22,6 @@ import {
   type Reply,
   type Report,
   type ResultAnswer,
-  type RunScript,
   type RunTaken,
 } from '../protocol.ts';
 import { failure, success } from '../replies.ts';
@@ -31,7 +30,7 @@ import { publishOrDrop } from '../telling.ts';
 import type { Acks } from './acks.ts';
 import { SessionActor } from './actor.ts';
 import type { Admission } from './admission.ts';
-import { attempt, commandOf } from './asked.ts';
+import { attempt, commandOf, type NewRun } from './asked.ts';
 import { answerCommand } from './commands.ts';
 import type { Directory } from './directory.ts';
 import { type Dropped, lastOf, providerMessageOf } from './heard.ts';
@@ -154,13 +153,13 @@ export class Runs {
   // ---- taking one ----------------------------------------------------------------------------------------
 
   /** Take a run on. Resolves with its result, or without after {@link ANSWER_MS}. */
-  take(asked: RunScript, trace?: TraceHeaders): Promise<Reply<RunTaken>> {
+  take(asked: NewRun, trace?: TraceHeaders): Promise<Reply<RunTaken>> {
     const refused = this.#refusal(asked);
     if (refused !== undefined) return Promise.resolve(refused);
     return new Promise((answer) => {
       const calledOff = this.#options.clock.after(ANSWER_MS, () => {
         here.answer = undefined;
-        answer(success({ home: this.home, result: undefined }, 0));
+        answer(success({ home: this.home, result: undefined, deadlineMs: asked.limits.deadlineMs }, 0));
       });
       const here: Here = {
         actor: this.#actor(asked),
@@ -176,11 +175,12 @@ export class Runs {
   }
 
   /** N1, N2. Undefined: it is admitted. */
-  #refusal({ run, source, input, limits, tenant }: RunScript): Reply<RunTaken> | undefined {
+  #refusal({ run, source, input, limits, tenant }: NewRun): Reply<RunTaken> | undefined {
     const { isOpen, maxRuns, bus, losses, admission } = this.#options;
     const known = this.#remembered.get(run);
     if (known !== undefined) return success({ home: this.home, result: known.result }, 0);
-    if (this.#runs.has(run)) return success({ home: this.home, result: undefined }, 0);
+    if (this.#runs.has(run))
+      return success({ home: this.home, result: undefined, deadlineMs: limits.deadlineMs }, 0);
     if (!isOpen()) return notNow();
     if (this.#runs.size >= maxRuns) {
       losses.overloaded('runs');
@@ -201,16 +201,7 @@ export class Runs {
     return typeof admitted === 'object' ? overLimit(admitted, named, 0) : undefined;
   }
 
-  #actor({
-    run: id,
-    isolation,
-    limits,
-    tenant,
-    tools,
-    labels,
-    events,
-    redactEvents,
-  }: RunScript): SessionActor {
+  #actor({ run: id, isolation, limits, tenant, tools, labels, events, redactEvents }: NewRun): SessionActor {
     const { bus, clock, subjects, directory, queue, admission, acks, settings } = this.#options;
     const { isClosed, notify, losses } = this.#options;
     const context = newSession({ id, settings: { ...settings, labels }, now: clock.now() });
@@ -250,7 +241,7 @@ export class Runs {
 
   async #start(
     here: Here,
-    { run, source, input, seed, limits }: RunScript,
+    { run, source, input, seed, limits }: NewRun,
     trace: TraceHeaders | undefined,
   ): Promise<void> {
     const { clock } = this.#options;
@@ -334,7 +325,7 @@ export class Runs {
       const status = here !== undefined ? 'running' : result === undefined ? 'unknown' : 'ended';
       return success({ status, result } satisfies ResultAnswer, 0);
     }
-    if (here !== undefined) return answerCommand(here.actor, command, this.#options.broker);
+    if (here !== undefined) return answerCommand(here.actor, command, { broker: this.#options.broker });
     if (this.#remembered.has(command.execution)) return success({ cancelled: false }, 0);
     return failure('NOT_FOUND', `There is no run "${command.execution}"`, 0);
   }

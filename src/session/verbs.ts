@@ -5,6 +5,7 @@ import type { Activated, ActivateSession, Reply } from '../protocol.ts';
 import { success } from '../replies.ts';
 import type { Store } from '../store/store.ts';
 import { BROKERS, type BrokerVerb, type Subjects } from '../subjects.ts';
+import type { Allowance } from './allowance.ts';
 import {
   activateOf,
   askOf,
@@ -41,6 +42,8 @@ export interface VerbsOptions {
   /** True while the broker takes something new. */
   readonly isOpen: () => boolean;
   readonly respond: Respond;
+  /** What it grants to those who ask. */
+  readonly allowance: Allowance;
 }
 
 export class Verbs {
@@ -52,7 +55,7 @@ export class Verbs {
 
   /** Answer from now on, until the subscriptions are given up. */
   listen(): Subscription[] {
-    const { broker, bus, subjects, respond } = this.#options;
+    const { broker, bus, subjects, respond, allowance } = this.#options;
     const { creation, queries, runs, tools } = this.#options;
     const verb = <T>(
       name: BrokerVerb,
@@ -65,10 +68,14 @@ export class Verbs {
     return [
       verb(
         'run',
-        (body) => runOf(body, subjects),
+        (body) => runOf(body, subjects, allowance),
         (asked, trace) => runs.take(asked, trace),
       ),
-      verb('session_create', createOf, (asked) => creation.create(asked)),
+      verb(
+        'session_create',
+        (body) => createOf(body, allowance),
+        (asked) => creation.create(asked),
+      ),
       verb('session_activate', activateOf, (asked) => this.#wake(asked)),
       verb('session_info', askOf, (asked) => queries.info(asked)),
       verb('sessions_list', listSessionsOf, (asked) => queries.list(asked)),

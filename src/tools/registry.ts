@@ -70,22 +70,27 @@ export function createToolRegistry(options: ToolRegistryOptions = {}): ToolRegis
 }
 
 /**
- * The predicate for a `tools: [names]` option. Undefined allows every tool; an empty list allows none.
+ * The predicate for a `tools: [names]` option. Undefined allows every tool; an empty list allows none. Without a
+ * registry names may be unknown: the list was written for other hosts too.
  *
  * @throws EnclaveError INVALID_ARGUMENT for a name that is malformed, or that the registry does not know: a
  *   list with a slip of the pen must not silently allow less, or later more, than was meant.
  */
-export function createAllowList(names: readonly string[] | undefined, registry: ToolRegistry): AllowList {
+export function createAllowList(
+  names: readonly string[] | undefined,
+  registry: ToolRegistry | undefined,
+): AllowList {
   if (names === undefined) return () => true;
   if (!Array.isArray(names)) throw invalidArgument('tools', 'must be an array of tool names');
   const allowed = new Set(names.map((name, index) => allowedName(name, `tools[${index}]`, registry)));
   return (canonicalName) => allowed.has(canonicalName);
 }
 
-function allowedName(name: string, key: string, registry: ToolRegistry): string {
+function allowedName(name: string, key: string, registry: ToolRegistry | undefined): string {
   const canonicalName = canonicalToolName(name);
   if (canonicalName === undefined) throw invalidArgument(key, NAME_RULE);
-  if (registry.resolve(name) === undefined) throw invalidArgument(key, `there is no tool "${name}"`);
+  if (registry !== undefined && registry.resolve(name) === undefined)
+    throw invalidArgument(key, `there is no tool "${name}"`);
   return canonicalName;
 }
 

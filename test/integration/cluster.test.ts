@@ -18,6 +18,7 @@ import {
   type EnclaveClientOptions,
   EnclaveRuntime,
   type EnclaveRuntimeOptions,
+  type ExecutionResult,
   provideTools,
 } from '../../src/index.ts';
 import { subjectsOf } from '../../src/subjects.ts';
@@ -270,6 +271,9 @@ describe('a client', () => {
       ['options.namespace', { namespace: 'a.b' }],
       ['options.reconnection.enabled', { reconnection: { enabled: 1 } }],
       ['options.fallback', { fallback: 'elsewhere' }],
+      ['options.fallback.limits.cpuMs', { fallback: { limits: { cpuMs: 0 } } }],
+      ['options.fallback.isolation', { fallback: { isolation: 'none' } }],
+      ['options.fallback.speed', { fallback: { speed: 1 } }],
       ['options.limits.cpuMs', { limits: { cpuMs: 0 } }],
       ['options.speed', { speed: 1 }],
     ];
@@ -304,6 +308,114 @@ describe('a client', () => {
     const result = await local.run('return await callTool("math:double", { n: 1 })');
     // The cluster has no such tool; here there is one: so it did run there.
     expect(result).toMatchObject({ success: false, error: { code: 'UNKNOWN_TOOL' } });
+  });
+
+  it('runs here within the limits that were set: the run’s, else the fallback’s, else its own', async () => {
+    const options = {
+      serverUrl: 'nats://127.0.0.1:1',
+      limits: { timeoutMs: 300, maxToolCalls: 0, memoryBytes: 4096 * 1024 * 1024 },
+      isolation: 'realm',
+      fallback: { tools: [double], limits: { maxToolCalls: 1 }, isolation: 'context' },
+    } as const;
+    const local = newClient(options);
+    const codeOf = async (code: string, given = {}) => {
+      const result = await local.run(code, { input: 1, ...given });
+      return result.success ? result.value : result.error.code;
+    };
+    expect(await codeOf('await sleep(5_000)')).toBe('EXECUTION_TIMEOUT');
+    expect(await codeOf('await sleep(600); return 1', { limits: { timeoutMs: 20_000 } })).toBe(1);
+    expect(await codeOf('await sleep(5_000)', { limits: { timeoutMs: 20_000, deadlineMs: 300 } })).toBe(
+      'EXECUTION_TIMEOUT',
+    );
+    expect(await codeOf(CALL)).toBe(2);
+    expect(await codeOf(`${CALL.slice(7)}; ${CALL}`)).toBe('TOOL_CALL_LIMIT_EXCEEDED');
+    // In a realm, the built-ins are frozen.
+    expect(await codeOf('return Object.isFrozen(Array.prototype)')).toBe(false);
+    expect(await codeOf('return Object.isFrozen(Array.prototype)', { isolation: 'realm' })).toBe(true);
+    // A name on the list that only the cluster knows is not there.
+    const tools = ['math:double', 'users:get'];
+    expect(await codeOf(CALL, { tools })).toBe(2);
+    expect(await codeOf('return await callTool("users:get")', { tools })).toBe('UNKNOWN_TOOL');
+    expect(await codeOf(CALL, { tools: ['users:get'] })).toBe('TOOL_NOT_ALLOWED');
+  });
+
+  it('inherits the limits and the isolation of whichever broker takes it, and asks for no more than its ceiling', async () => {
+    const namespace = newNamespace();
+    await startBroker({
+      namespace,
+      limits: { timeoutMs: 300, maxSourceBytes: 100, maxToolPayloadBytes: 50, maxStateBytes: 50 },
+      maxLimits: { timeoutMs: 20_000, deadlineMs: 60_000, cpuMs: 1_000 },
+    });
+    await startRuntime({ namespace });
+    const client = newClient({ namespace });
+    const session = await client.spawnSession({ labels: { of: 'the broker' } });
+    const codeOf = (result: ExecutionResult): unknown => (result.success ? result.value : result.error.code);
+    expect(codeOf(await client.run('await sleep(5_000)'))).toBe('EXECUTION_TIMEOUT');
+    expect(codeOf(await session.execute('await sleep(5_000)').result)).toBe('EXECUTION_TIMEOUT');
+    const long = `return 1 // ${'x'.repeat(100)}`;
+    expect(codeOf(await client.run(long))).toBe('SOURCE_LIMIT_EXCEEDED');
+    expect(codeOf(await session.execute(long).result)).toBe('SOURCE_LIMIT_EXCEEDED');
+    const input = 'x'.repeat(50);
+    for (const result of [
+      await client.run('return 1', { input }),
+      await session.execute('return 1', { input }).result,
+    ])
+      expect(result).toMatchObject({
+        error: { code: 'INVALID_ARGUMENT', message: expect.stringContaining('options.input') },
+      });
+    expect(await refusalOf(() => client.spawnSession({ state: { input } }))).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      key: 'state',
+    });
+
+    // More, up to the ceiling.
+    const most = { timeoutMs: 20_000, maxSourceBytes: 1_000, maxToolPayloadBytes: 1_000 };
+    expect(codeOf(await client.run(`await sleep(600); ${long}`, { limits: most, input }))).toBe(1);
+    const granted = { limits: most, input };
+    expect(codeOf(await session.execute(`await sleep(600); ${long}`, granted).result)).toBe(1);
+    const limits = { timeoutMs: 20_001 };
+    const refused = {
+      code: 'INVALID_ARGUMENT',
+      message: 'options.limits.timeoutMs: must be at most 20000 here, not 20001',
+    };
+    expect(await client.run('return 1', { limits })).toMatchObject({ success: false, error: refused });
+    expect(await session.execute('return 1', { limits }).result).toMatchObject({
+      success: false,
+      error: refused,
+    });
+    expect(await refusalOf(() => client.spawnSession({ limits }))).toMatchObject({
+      ...refused,
+      key: 'options.limits.timeoutMs',
+    });
+    const greedy = newClient({ namespace, limits });
+    expect(await greedy.run('return 1')).toMatchObject({ success: false, error: refused });
+    expect(await refusalOf(() => greedy.spawnSession())).toMatchObject(refused);
+  });
+
+  it('has a session of older days lowered to the ceiling that its next broker has', async () => {
+    const namespace = newNamespace();
+    const { broker } = await startBroker({ namespace });
+    await startRuntime({ namespace });
+    const client = newClient({ namespace });
+    const session = await client.spawnSession({ limits: { timeoutMs: 20_000 } });
+    await broker.close();
+    await startBroker({ namespace, maxLimits: { timeoutMs: 300 } });
+    expect(await session.execute('await sleep(5_000)').result).toMatchObject({
+      success: false,
+      error: { code: 'EXECUTION_TIMEOUT' },
+    });
+  });
+
+  it('gets no more memory than the workers of the runtime have, whatever it asks for', async () => {
+    const namespace = newNamespace();
+    await startBroker({ namespace });
+    await startRuntime({ namespace, workerPool: { size: 1, maxMemory: 128 * 1024 * 1024 } });
+    const client = newClient({ namespace });
+    const result = await client.run(
+      'const kept = []; for (let i = 0; ; i++) kept.push(new Array(10_000).fill(i))',
+      { limits: { memoryBytes: 4096 * 1024 * 1024, timeoutMs: 15_000, cpuMs: 15_000 } },
+    );
+    expect(result).toMatchObject({ success: false, error: { code: 'MEMORY_LIMIT_EXCEEDED' } });
   });
 
   it('ends a run that takes longer than its time-out as TIMEOUT, in doubt, and has it cancelled', async () => {

@@ -7,7 +7,7 @@ import { LIMIT_RULES, resolveSessionLimits, SESSION_LIMIT_RULES } from '../../sr
 import { seedWords } from '../../src/seed.ts';
 import { LIMITS, rejection, TestClock, World } from './client-world.ts';
 
-const DEFAULTS = { limits: LIMITS, isolation: 'context' } as const;
+const DEFAULTS = {} as const;
 const spawn = (options: unknown) => resolveSpawn(options as object, DEFAULTS);
 const labels = (count: number) =>
   Object.fromEntries(Array.from({ length: count }, (_, index) => [`k${index}`, '']));
@@ -32,8 +32,8 @@ describe('a new session', () => {
       labels: {},
       tools: undefined,
       ttlMs: undefined,
-      limits: LIMITS,
-      isolation: 'context',
+      limits: {},
+      isolation: undefined,
       durability: 'session',
       maxConcurrentExecutions: 1,
       state: '{}',

@@ -41,6 +41,24 @@ describe('the result of a stateless run', () => {
     await client.close();
   });
 
+  it('is waited for until its deadline, which the broker tells where the client set none', async () => {
+    const took = async (limits: { readonly deadlineMs?: number }, told: number | undefined) => {
+      const world = new World();
+      const client = await world.client({ defaults: {} });
+      const value = { home: 'home', result: undefined, deadlineMs: told };
+      world.broker('run', () => ({ value }));
+      world.owner('home', 0, ({ t }) =>
+        t === 'result' ? { value: { status: 'running', result: undefined } } : { value: {} },
+      );
+      const result = await world.clock.until(client.run('return 42', { limits }));
+      expect(result).toMatchObject({ success: false, error: { code: 'TIMEOUT', outcome: 'unknown' } });
+      await client.close();
+      return Math.round(world.clock.time / 1_000);
+    };
+    expect(await took({}, 50_000)).toBe(80);
+    expect(await took({ deadlineMs: 20_000 }, undefined)).toBe(50);
+  });
+
   it('is waited for when it comes later', async () => {
     const world = new World();
     const client = await world.client();

@@ -2,8 +2,9 @@
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MemoryBusServer } from '../../src/bus/memory.ts';
-import { resolveSessionLimits } from '../../src/options.ts';
+import { MOST_LIMITS, resolveSessionLimits } from '../../src/options.ts';
 import type { CreateSession, Reply, Report, RunScript, SessionCommand } from '../../src/protocol.ts';
+import { allowanceOf } from '../../src/session/allowance.ts';
 import {
   activateOf,
   askOf,
@@ -286,13 +287,36 @@ describe('what a client asks', () => {
     ['ttlMs', -1],
     ['limits', undefined],
     ['isolation', 'none'],
-    ['isolation', undefined],
     ['durability', 'forever'],
     ['maxConcurrentExecutions', 1_000_000],
     ['state', '[]'],
     ['state', '{"a":'],
   ])('to create a session whose %s is wrong (%j) is refused by its name', (field, value) => {
     expect(wrongIn(() => createOf(but(create, field, value)))).toMatch(new RegExp(`^${field}`));
+  });
+
+  it('gets what it does not say from the broker, and no more than the broker grants', () => {
+    const base = resolveSessionLimits({ timeoutMs: 5, cpuMs: 9 });
+    const most = resolveSessionLimits({ cpuMs: 7 }, MOST_LIMITS);
+    const allowance = allowanceOf({ limits: base, most, isolation: 'execution' });
+    const silent = { limits: {}, isolation: undefined };
+    const granted = { limits: { ...base, cpuMs: 7 }, isolation: 'execution' };
+    expect(createOf({ ...create, ...silent }, allowance)).toMatchObject(granted);
+    expect(runOf({ ...run, ...silent }, subjects, allowance)).toMatchObject(granted);
+    for (const cpuMs of [7, 8]) {
+      const asked = { limits: { cpuMs }, isolation: 'process' };
+      const answers = [
+        () => createOf({ ...create, ...asked }, allowance),
+        () => runOf({ ...run, ...asked }, subjects, allowance),
+      ];
+      for (const answer of answers)
+        if (cpuMs === 7) expect(answer()).toMatchObject({ limits: { ...base, cpuMs }, isolation: 'process' });
+        else expect(wrongIn(answer)).toBe('options.limits.cpuMs');
+    }
+    const realm = allowanceOf({ isolation: 'realm' });
+    expect(wrongIn(() => createOf({ ...create, isolation: undefined, durability: 'session' }, realm))).toBe(
+      'options.isolation',
+    );
   });
 
   // Its events are published under its name.
