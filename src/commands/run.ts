@@ -21,6 +21,9 @@ export interface RunCommand {
   readonly json: boolean;
 }
 
+/** Beyond the script's own time its result is waited for, in ms: it may wait for a runtime first. */
+const PATIENCE_MS = 60_000;
+
 /** Print what the script prints, then what it returns. Resolves to the exit code. */
 export async function runFile(command: RunCommand): Promise<number> {
   const code = await read(command.file);
@@ -54,7 +57,8 @@ async function runThere(
   }: RunCommand & { readonly nats?: NatsOptions | undefined },
 ): Promise<ExecutionResult> {
   if (nats === undefined) throw new TypeError('no server');
-  await using client = new EnclaveClient({ serverUrl: nats, namespace });
+  const timeout = timeoutMs === undefined ? undefined : timeoutMs + PATIENCE_MS;
+  await using client = new EnclaveClient({ serverUrl: nats, namespace, timeout });
   await client.connect();
   const limits = timeoutMs === undefined ? undefined : { timeoutMs };
   if (session === undefined)
