@@ -1,14 +1,17 @@
 /** A client as services embed it: the session API of `createSystem` over a connection that comes back by itself. */
 import type { ExecutionEvent } from '../actors/events.ts';
 import { checkIsolation, checkKeys } from './arguments.ts';
-import { NatsLink, type NatsOptions } from './bus/nats.ts';
+import { type LinkStatus, NatsLink, type NatsOptions } from './bus/nats.ts';
 import { SessionClient } from './client/client.ts';
 import { type AllEventsOptions, type RunOptions, resolveRun, type SpawnOptions } from './client/options.ts';
+import { refusedResult } from './client/results.ts';
 import type { SessionRef } from './client/session.ts';
 import { systemClock } from './clock.ts';
 import { EnclaveError, invalidArgument } from './errors.ts';
 import { Fallback, type FallbackOption } from './fallback.ts';
-import { memberOf } from './member.ts';
+import { uuidv7 } from './ids.ts';
+import { LastingBus } from './lastingbus.ts';
+import { type Member, memberOf } from './member.ts';
 import { DEFAULT_NATS, type NatsSource, natsOptions, natsSource } from './natssource.ts';
 import { mergeSessionLimits, type SessionLimitOptions } from './options.ts';
 import type { JournalRead, KnownTool, SessionListed } from './protocol.ts';
@@ -18,9 +21,9 @@ import { ID, subjectsOf } from './subjects.ts';
 
 /** How a client comes back, having lost its connection to NATS. */
 export interface ReconnectionOptions {
-  /** Whether a lost connection is made again. Default true. Without: after it everything ends as CLOSED. */
+  /** Whether a lost connection is made again by itself. Default true. Without: it is given up at once. */
   readonly enabled?: boolean | undefined;
-  /** Attempts per server before it is given up, -1 for ever. Default -1; to 1,000,000. */
+  /** Attempts per server and outage before the connection is given up, -1 for ever. Default -1; to 1,000,000. Then what waits ends as UNAVAILABLE, event streams too, and the next call connects anew. With the default pauses 5 attempts last 0.4 to 0.8 s and 10 last 4.6 to 9.2 s where servers refuse at once; each further one 1 to 2 s. */
   readonly maxAttempts?: number | undefined;
   /** The pause between attempts grows by this. Default 2; 1 to 10. */
   readonly backoffMultiplier?: number | undefined;
@@ -59,10 +62,14 @@ const RECONNECTION_KEYS = ['enabled', 'maxAttempts', 'backoffMultiplier', 'initi
 const DEFAULT_TIMEOUT_MS = 60_000;
 const MAX_TIMEOUT_MS = 86_400_000;
 
-interface Connected {
-  readonly link: NatsLink;
-  readonly client: SessionClient;
-}
+/** What a client has to tell of its connection. */
+export type ClientStatus =
+  /** For the first time, or again. */
+  | { readonly type: 'connected' }
+  /** It is tried again, as `reconnection` says. */
+  | { readonly type: 'disconnected' }
+  /** All attempts failed: what waited has ended as UNAVAILABLE, and the next call connects anew. `error` says why. */
+  | { readonly type: 'givenUp'; readonly error: EnclaveError };
 
 /**
  * Speaks to the brokers of a namespace. Commands are sent again under their own ids until they are answered, event
@@ -78,8 +85,14 @@ export class EnclaveClient implements AsyncDisposable {
   readonly #limits: SessionLimitOptions;
   readonly #isolation: Isolation | undefined;
   readonly #fallback: Fallback | undefined;
-  #connecting: Promise<Connected> | undefined;
-  #connected: Connected | undefined;
+  readonly #listeners = new Set<(status: ClientStatus) => void>();
+  /** Outlives every link, and so does what was made with it: sessions, waiting results. */
+  readonly #bus = new LastingBus(async () => void (await this.#open()));
+  #member: Member | undefined;
+  #client: SessionClient | undefined;
+  /** Both undefined once the link was given up. */
+  #connecting: Promise<SessionClient> | undefined;
+  #link: NatsLink | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(options: EnclaveClientOptions = {}) {
@@ -112,7 +125,7 @@ export class EnclaveClient implements AsyncDisposable {
 
   /** True while the server can be reached. */
   get connected(): boolean {
-    return this.#connected?.link.connected ?? false;
+    return this.#link?.connected ?? false;
   }
 
   /** Connect now instead of at the first call. Rejects as UNAVAILABLE if no server answers. Safe to call again. */
@@ -122,31 +135,30 @@ export class EnclaveClient implements AsyncDisposable {
 
   /**
    * Run a script for which no session is kept. See `System.run`. With `fallback` it runs here while no broker can be
-   * reached; without, it then ends as UNAVAILABLE with `outcome: 'not_started'`.
+   * reached. Without, and where no server can be, it ends as UNAVAILABLE with `outcome: 'not_started'`; after `close`
+   * as CLOSED. Rejects only with an EnclaveError INVALID_ARGUMENT, naming the argument or what the servers refuse.
    */
   async run<T = unknown>(code: string, options: RunOptions = {}): Promise<ExecutionResult<T>> {
     resolveRun(code, options, { limits: this.#limits, isolation: this.#isolation });
     const local = this.#fallback;
-    if (local === undefined) return (await this.#open()).client.run<T>(code, options);
-    const here = (): Promise<ExecutionResult<T>> => local.run<T>(code, options);
-    let client: SessionClient;
     try {
-      const opened = await this.#open();
-      if (!opened.link.connected) return await here();
-      client = opened.client;
+      const client = await this.#open();
+      if (local === undefined) return await client.run<T>(code, options);
+      if (!this.connected) return await local.run<T>(code, options);
+      const result = await client.run<T>(code, options, { takeTimeoutMs: local.patienceMs });
+      const nowhere =
+        !result.success && result.error.code === 'UNAVAILABLE' && result.error.outcome === 'not_started';
+      return nowhere ? await local.run<T>(code, options) : result;
     } catch (error) {
-      if (error instanceof EnclaveError && error.code === 'UNAVAILABLE') return here();
-      throw error;
+      if (!(error instanceof EnclaveError) || error.code === 'INVALID_ARGUMENT') throw error;
+      if (error.code === 'UNAVAILABLE' && local !== undefined) return local.run<T>(code, options);
+      return refusedResult(systemClock, `run-${uuidv7(systemClock)}`, error);
     }
-    const result = await client.run<T>(code, options, { takeTimeoutMs: local.patienceMs });
-    const nowhere =
-      !result.success && result.error.code === 'UNAVAILABLE' && result.error.outcome === 'not_started';
-    return nowhere ? here() : result;
   }
 
   /** Make a session. See `System.spawnSession`. */
   async spawnSession(options: SpawnOptions = {}): Promise<SessionRef> {
-    return (await this.#open()).client.spawn(options);
+    return (await this.#open()).spawn(options);
   }
 
   /** A session that exists, by its id. Throws UNAVAILABLE before `connect`, or any other call, has resolved. */
@@ -161,25 +173,34 @@ export class EnclaveClient implements AsyncDisposable {
 
   /** The tools that scripts may call, as their providers advertise them. */
   async tools(): Promise<readonly KnownTool[]> {
-    return (await this.#open()).client.tools();
+    return (await this.#open()).tools();
   }
 
   /** Every session that is stored, as it was last committed: for operators. Those of durability 'none' are not among them. */
   async *sessions(): AsyncIterable<SessionListed> {
-    yield* (await this.#open()).client.sessions();
+    yield* (await this.#open()).sessions();
   }
 
   /** The journal of an execution. See `System.journal`. */
   async journal(executionId: string, { sessionId }: { readonly sessionId: string }): Promise<JournalRead> {
-    return (await this.#open()).client.journal(sessionId, executionId);
+    return (await this.#open()).journal(sessionId, executionId);
+  }
+
+  /** Have a listener told of every change of the connection from now on. Returns what lets go of it. What it throws is dropped. */
+  onStatus(listener: (status: ClientStatus) => void): () => void {
+    this.#listeners.add(listener);
+    return () => {
+      this.#listeners.delete(listener);
+    };
   }
 
   /** Let go: what waits ends as CLOSED; executions go on without this client. Safe to call again. */
   close(): Promise<void> {
     this.#closing ??= (async () => {
-      const opened = await this.#connecting?.catch(() => undefined);
-      await opened?.client.close();
-      await opened?.link.close();
+      await this.#connecting?.catch(() => undefined);
+      await this.#client?.close();
+      await this.#bus.close();
+      await this.#link?.close();
       await this.#fallback?.close();
     })();
     return this.#closing;
@@ -190,15 +211,14 @@ export class EnclaveClient implements AsyncDisposable {
   }
 
   #opened(): SessionClient {
-    if (this.#closing !== undefined) throw new EnclaveError('CLOSED', 'The client was closed');
-    if (this.#connected === undefined)
+    if (this.#closing !== undefined) throw closed();
+    if (this.#client === undefined)
       throw new EnclaveError('UNAVAILABLE', 'The client is not connected: await connect() first');
-    return this.#connected.client;
+    return this.#client;
   }
 
-  #open(): Promise<Connected> {
-    if (this.#closing !== undefined)
-      return Promise.reject(new EnclaveError('CLOSED', 'The client was closed'));
+  #open(): Promise<SessionClient> {
+    if (this.#closing !== undefined) return Promise.reject(closed());
     this.#connecting ??= this.#connect().catch((error: unknown) => {
       this.#connecting = undefined;
       throw error;
@@ -206,27 +226,66 @@ export class EnclaveClient implements AsyncDisposable {
     return this.#connecting;
   }
 
-  async #connect(): Promise<Connected> {
-    const { nats, namespace, id } = await memberOf({
+  async #connect(): Promise<SessionClient> {
+    // The name stays, and with it the subject where results are told.
+    this.#member ??= await memberOf({
       nats: this.#nats,
       role: 'client',
       namespace: this.#namespace,
       id: this.#id,
     });
+    const { nats, namespace, id } = this.#member;
     const link = await NatsLink.open(nats);
+    link.onStatus((status) => this.#onLink(link, status));
+    this.#bus.use(link.connect('client'));
+    this.#link = link;
     const client = new SessionClient({
       id,
-      bus: link.connect('client'),
+      bus: this.#bus,
       clock: systemClock,
       subjects: subjectsOf(namespace),
       defaults: { limits: this.#limits, isolation: this.#isolation },
       timeoutMs: this.#timeoutMs,
       runTimeoutMs: this.#timeoutMs,
     });
-    await client.start();
-    this.#connected = { link, client };
-    return this.#connected;
+    this.#client ??= client;
+    try {
+      await this.#client.start();
+    } catch (cause) {
+      await link.close();
+      throw new EnclaveError('UNAVAILABLE', 'The connection to NATS was lost while it was made', { cause });
+    }
+    this.#tell({ type: 'connected' });
+    return this.#client;
   }
+
+  #onLink(link: NatsLink, status: LinkStatus): void {
+    if (status.type === 'connected' || status.type === 'disconnected') this.#tell({ type: status.type });
+    if (status.type !== 'closed' || link !== this.#link) return;
+    this.#link = undefined;
+    this.#connecting = undefined;
+    this.#bus.drop();
+    if (this.#closing !== undefined) return;
+    const cause = status.error;
+    const why = cause === undefined ? '' : `: ${cause.message}`;
+    const error = new EnclaveError('UNAVAILABLE', `The connection to NATS was given up${why}`, { cause });
+    this.#client?.giveUp(error);
+    this.#tell({ type: 'givenUp', error });
+  }
+
+  #tell(status: ClientStatus): void {
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(status);
+      } catch {
+        // There is nobody left to tell.
+      }
+    }
+  }
+}
+
+function closed(): EnclaveError {
+  return new EnclaveError('CLOSED', 'The client was closed');
 }
 
 function reconnecting(given: ReconnectionOptions): Pick<NatsOptions, 'maxReconnectAttempts' | 'reconnect'> {

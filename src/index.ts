@@ -21,7 +21,12 @@ export type {
   SpawnOptions,
 } from './client/options.ts';
 export type { SessionInfo, SessionRef } from './client/session.ts';
-export { EnclaveClient, type EnclaveClientOptions, type ReconnectionOptions } from './client.ts';
+export {
+  type ClientStatus,
+  EnclaveClient,
+  type EnclaveClientOptions,
+  type ReconnectionOptions,
+} from './client.ts';
 export { Enclave, type EnclaveConfig, type EnclaveStats, type RunOptions } from './enclave.ts';
 export { EnclavePool, type EnclavePoolOptions } from './enclavepool.ts';
 export { EnclaveError, type ErrorCode, type ExecutionError, type Outcome } from './errors.ts';

@@ -2,6 +2,7 @@
 import type { ExecutionEvent } from '../../actors/events.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import type { EnclaveError } from '../errors.ts';
 import { uuidv7 } from '../ids.ts';
 import type {
   AskSession,
@@ -173,6 +174,15 @@ export class SessionClient {
     const body: AskSession = { session: sessionId, execution: executionId };
     const { value } = await this.#context.requests.ask<JournalRead>('journal_read', body);
     return value;
+  }
+
+  /**
+   * The connection was given up: what waits ends as UNAVAILABLE, with what is certain as `outcome`, and iterations
+   * throw it. What is asked later goes by whatever the bus has then.
+   */
+  giveUp(error: EnclaveError): void {
+    this.#context.requests.giveUp(error);
+    this.#context.closing.giveUp(error);
   }
 
   /**

@@ -1,6 +1,7 @@
 /** What everything of one client shares. */
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
+import { EnclaveError } from '../errors.ts';
 import { MOST_LIMITS, type ResolvedSessionLimits, type SessionLimitOptions } from '../options.ts';
 import type { CreateSession } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
@@ -31,17 +32,17 @@ export function surely(asked: SessionLimitOptions, { known }: ClientDefaults): R
   return { ...(known ?? MOST_LIMITS), ...Object.fromEntries(set) };
 }
 
-/** The end of a client, as those see it who must end with it. */
+/** The end of a client, or of its connection, as those see it who must end with it. */
 export class Closing {
-  readonly #ends = new Set<() => void>();
+  readonly #ends = new Set<(why: EnclaveError) => void>();
   #closed = false;
 
   get closed(): boolean {
     return this.#closed;
   }
 
-  /** Call `end` once when the client closes. Returns what calls that off. */
-  onClose(end: () => void): () => void {
+  /** Call `end` once: as CLOSED when the client closes, or as UNAVAILABLE when its connection is given up. Returns what calls that off. */
+  onClose(end: (why: EnclaveError) => void): () => void {
     this.#ends.add(end);
     return () => {
       this.#ends.delete(end);
@@ -52,7 +53,13 @@ export class Closing {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const end of [...this.#ends]) end();
+    this.giveUp(new EnclaveError('CLOSED', 'The client was closed'));
+  }
+
+  /** End everything that waits now; what comes later is not concerned. */
+  giveUp(why: EnclaveError): void {
+    const ends = [...this.#ends];
     this.#ends.clear();
+    for (const end of ends) end(why);
   }
 }

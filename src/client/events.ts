@@ -8,6 +8,7 @@
  *  V3  Live events are hints: publishing is at most once, and types are subjects of their own, so that order holds
  *      only within one. A gap, or five seconds of silence, is settled by the log.
  *  V4  At most 10,000 live events wait for a slow reader. Beyond that they are dropped and read from the log.
+ *  V5  A connection that was given up ends it as UNAVAILABLE, with the `seq` to go on from.
  */
 import type { ExecutionEvent } from '../../actors/events.ts';
 import type { Message, Subscription } from '../bus/bus.ts';
@@ -104,6 +105,8 @@ class Reader {
   /** The start is found: from here on a reading that fails may be tried again later. */
   #begun = false;
   #ended = false;
+  /** Why nothing more will come (V5). */
+  #lost: EnclaveError | undefined;
   #wake = (): void => undefined;
 
   constructor(context: ClientContext, session: string, options: EventReaderOptions) {
@@ -116,7 +119,11 @@ class Reader {
     // What is there already is known from the log only.
     this.#doubtful = this.#next !== undefined;
     const end = (): void => this.end();
-    const stopClosing = context.closing.onClose(end);
+    const stopClosing = context.closing.onClose((why) => {
+      if (why.code === 'CLOSED') return end();
+      this.#lost = why;
+      this.#wake();
+    });
     signal?.addEventListener('abort', end, { once: true });
     this.#stopWatching = () => {
       stopClosing();
@@ -148,6 +155,7 @@ class Reader {
       if (this.#options.start === 'now' && !this.#ended) await this.#findNow();
       while (!this.#ended && !this.#isThrough()) {
         const event = this.#take();
+        if (event === undefined && this.#lost !== undefined) throw this.#goOnFrom(this.#lost);
         if (event === undefined) await this.#more();
         else if (this.#isWanted(event)) {
           yield event;
@@ -287,9 +295,18 @@ class Reader {
       const answer = await this.#until(this.#context.requests.ask<EventsRead>('events_read', body));
       return answer?.value;
     } catch (error) {
+      // What is at hand is still given; then it ends.
+      if (this.#lost !== undefined) return undefined;
       if (this.#ended || (!needed && error instanceof EnclaveError && error.retryable)) return undefined;
       throw error;
     }
+  }
+
+  /** V5 */
+  #goOnFrom(cause: EnclaveError): EnclaveError {
+    const fromSeq = this.#next;
+    const details = fromSeq === undefined ? undefined : { fromSeq };
+    return new EnclaveError(cause.code, cause.message, { cause, details });
   }
 
   /** Settles as the promise does, or with undefined when the iteration ends first. */

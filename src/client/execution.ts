@@ -195,10 +195,10 @@ export class Run implements ExecutionHandle {
       this.cancel('The caller aborted the execution').catch(() => undefined);
     };
     signal?.addEventListener('abort', abort, { once: true });
-    const stopClosing = this.#context.closing.onClose(() => {
+    const stopClosing = this.#context.closing.onClose((why) => {
       // One that is on its way is ended by its own rejection, which knows what is in doubt.
-      if (this.#state === 'new') this.#fail(closed('not_started'));
-      else if (this.#state === 'accepted') this.#fail(closed('unknown'));
+      if (this.#state === 'new') this.#fail(why);
+      else if (this.#state === 'accepted') this.#fail(inDoubt(why));
     });
     return () => {
       signal?.removeEventListener('abort', abort);
@@ -209,10 +209,6 @@ export class Run implements ExecutionHandle {
   #hasEnded(): boolean {
     return this.#state === 'ended';
   }
-}
-
-function closed(outcome: 'not_started' | 'unknown'): EnclaveError {
-  return new EnclaveError('CLOSED', 'The client was closed', { outcome });
 }
 
 /** It had been acknowledged, so it may have run, whatever is said of it now. */

@@ -18,7 +18,8 @@ export interface FeedOptions {
 
 /**
  * Begin to listen; the subscriptions are made within this call. Delivery: at most once, in order within one session
- * and type. Over 10,000 waiting events the iteration ends with OVERLOADED.
+ * and type. Over 10,000 waiting events the iteration ends with OVERLOADED,
+ * and with UNAVAILABLE when the connection is given up.
  */
 export function feedOf(context: ClientContext, options: FeedOptions): AsyncIterableIterator<ExecutionEvent> {
   const feed = new Feed(context, options);
@@ -44,13 +45,19 @@ class Feed {
   readonly #last = new Map<string, number>();
   #waiting: ExecutionEvent[] = [];
   #overrun = false;
+  /** Why nothing more will come. */
+  #lost: EnclaveError | undefined;
   #ended = false;
   #wake = (): void => undefined;
 
   constructor(context: ClientContext, { types = ['*'], signal }: FeedOptions) {
     this.#context = context;
     const end = (): void => this.end();
-    const stopClosing = context.closing.onClose(end);
+    const stopClosing = context.closing.onClose((why) => {
+      if (why.code === 'CLOSED') return end();
+      this.#lost = why;
+      this.#wake();
+    });
     signal?.addEventListener('abort', end, { once: true });
     this.#stopWatching = () => {
       stopClosing();
@@ -82,6 +89,7 @@ class Feed {
         }
         if (this.#overrun && this.#waiting.length === 0)
           throw new EnclaveError('OVERLOADED', `More than ${MAX_WAITING} events waited for their reader`);
+        if (this.#lost !== undefined && this.#waiting.length === 0) throw this.#lost;
         if (this.#waiting.length === 0 && !this.#ended) await this.#rest();
       }
     } finally {

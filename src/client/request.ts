@@ -8,7 +8,9 @@
  *  R3  An answer of an epoch lower than the highest that was seen counts as silence.
  *  R4  The outcome is honest: `unknown` from the moment a command is on its way until it is known that nobody got
  *      it, or an owner said what became of it.
- *  R5  Everything that waits ends when the client closes, and none waits longer than `timeoutMs`.
+ *  R5  Everything that waits ends when the client closes, or when its connection is given up, and none waits longer
+ *      than `timeoutMs`.
+ *  R6  Who gives up says why: with the last refusal, if there was one.
  */
 import { type Body, type Bus, BusError, type TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
@@ -53,9 +55,16 @@ type Heard<T> =
   /** Somebody may have got it. */
   | { readonly kind: 'silence' };
 
-/** Whether somebody may have acted on what was sent so far (R4). */
-interface Doubt {
+/** One command or question, until it is answered. */
+interface Asking {
+  readonly session: string;
+  readonly patience: Patience;
+  /** How many connections had been given up when it began. */
+  readonly outage: number;
+  /** Whether somebody may have acted on what was sent so far (R4). */
   acted: boolean;
+  /** The last refusal that was thought to pass (R6). */
+  last: ReplyError | undefined;
 }
 
 /** Refusals that another owner, or the same a little later, may not repeat. */
@@ -74,7 +83,12 @@ export class Requests {
   readonly #epochs = new Epochs();
   /** Ends each wait that is under way (R5). */
   readonly #waits = new Set<() => void>();
+  /** Cuts each pause short. */
+  readonly #pauses = new Set<() => void>();
   #closed = false;
+  /** Connections that were given up, and what is said of the last one. */
+  #outages = 0;
+  #outage: EnclaveError | undefined;
 
   constructor(options: RequestsOptions) {
     this.#bus = options.bus;
@@ -94,44 +108,52 @@ export class Requests {
     command: SessionCommand,
     options: CommandOptions = {},
   ): Promise<Answer<T>> {
-    const patience = new Patience(this.#clock, this.#timeoutMs);
-    const doubt: Doubt = { acted: false };
+    const asking = this.#begin(session);
     try {
       for (;;) {
-        if (options.stop?.(doubt.acted) === true)
+        if (options.stop?.(asking.acted) === true)
           throw new EnclaveError('CANCELLED', 'It was cancelled before anybody took it on');
         const subject = this.#subjects.sessionCmd(session);
-        const heard = await this.#send<T>(subject, command, patience, doubt, session, options.trace);
+        const heard = await this.#send<T>(subject, command, asking, true, options.trace);
         let atLeastMs = 0;
         if (heard.kind === 'answer') return { value: heard.value, epoch: heard.epoch, unowned: false };
-        if (heard.kind === 'refused') atLeastMs = this.#patienceFor(session, heard.error, doubt);
+        if (heard.kind === 'refused') atLeastMs = this.#patienceFor(heard.error, asking);
         else if (heard.kind === 'nobody' && options.otherwise !== undefined)
-          return await this.#askInstead<T>(session, command, options.otherwise, patience);
-        await this.#activate(session, patience, doubt, atLeastMs);
+          return await this.#askInstead<T>(command, options.otherwise, asking);
+        await this.#activate(asking, atLeastMs);
       }
     } catch (error) {
-      throw this.#honest(error, doubt, READING.includes(command.t));
+      throw this.#honest(error, asking, READING.includes(command.t));
     }
   }
 
   /** Ask any broker until one answers. `acts`: it does more than read. Rejects like {@link Requests.command}. */
   async ask<T>(verb: BrokerVerb, body: Body, acts = false): Promise<Answer<T>> {
-    const doubt: Doubt = { acted: false };
+    const { session = '' } = body as { readonly session?: string };
+    const asking = this.#begin(session);
     try {
-      return await this.#ask<T>(verb, body, new Patience(this.#clock, this.#timeoutMs), doubt);
+      return await this.#ask<T>(verb, body, asking);
     } catch (error) {
-      throw this.#honest(error, doubt, !acts);
+      throw this.#honest(error, asking, !acts);
     }
   }
 
   /** See that somebody owns the session. Rejects like {@link Requests.command}. */
   async activate(session: string): Promise<void> {
-    const doubt: Doubt = { acted: false };
+    const asking = this.#begin(session);
     try {
-      await this.#activate(session, new Patience(this.#clock, this.#timeoutMs), doubt, 0);
+      await this.#activate(asking, 0);
     } catch (error) {
-      throw this.#honest(error, doubt, true);
+      throw this.#honest(error, asking, true);
     }
+  }
+
+  /** The connection was given up: end everything that waits with this error. What comes later is asked anew. */
+  giveUp(error: EnclaveError): void {
+    this.#outages++;
+    this.#outage = error;
+    // What was sent ends by itself, and knows whether it was.
+    for (const end of [...this.#pauses]) end();
   }
 
   /** The session is gone, or about to be created: epochs of its name begin anew. */
@@ -145,65 +167,68 @@ export class Requests {
     for (const end of [...this.#waits]) end();
   }
 
-  async #askInstead<T>(
-    session: string,
-    command: SessionCommand,
-    verb: BrokerVerb,
-    patience: Patience,
-  ): Promise<Answer<T>> {
-    const body: AskSession = command.t === 'result' ? { session, execution: command.execution } : { session };
-    return await this.#ask<T>(verb, body, patience, { acted: false });
+  #begin(session: string): Asking {
+    const patience = new Patience(this.#clock, this.#timeoutMs);
+    return { session, patience, outage: this.#outages, acted: false, last: undefined };
   }
 
-  async #ask<T>(verb: BrokerVerb, body: Body, patience: Patience, doubt: Doubt): Promise<Answer<T>> {
-    const { session = '' } = body as { readonly session?: string };
+  async #askInstead<T>(command: SessionCommand, verb: BrokerVerb, asking: Asking): Promise<Answer<T>> {
+    const { session } = asking;
+    const body: AskSession = command.t === 'result' ? { session, execution: command.execution } : { session };
+    return await this.#ask<T>(verb, body, asking);
+  }
+
+  async #ask<T>(verb: BrokerVerb, body: Body, asking: Asking): Promise<Answer<T>> {
     let atLeastMs = 0;
     for (;;) {
-      await this.#pause(patience, atLeastMs);
-      const heard = await this.#send<T>(this.#subjects.broker(verb), body, patience, doubt, session);
+      await this.#pause(asking.patience, atLeastMs);
+      const heard = await this.#send<T>(this.#subjects.broker(verb), body, asking, true);
       if (heard.kind === 'answer') return { value: heard.value, epoch: heard.epoch, unowned: true };
-      atLeastMs = heard.kind === 'refused' ? this.#patienceFor(session, heard.error, doubt) : 0;
+      atLeastMs = heard.kind === 'refused' ? this.#patienceFor(heard.error, asking) : 0;
     }
   }
 
-  async #activate(session: string, patience: Patience, doubt: Doubt, atLeastMs: number): Promise<void> {
+  async #activate(asking: Asking, atLeastMs: number): Promise<void> {
+    const { session, patience } = asking;
     for (;;) {
       await this.#pause(patience, atLeastMs);
       const body: ActivateSession = { session, minEpoch: this.#epochs.of(session) };
       const subject = this.#subjects.broker('session_activate');
       // To activate a session does nothing that could be in doubt.
-      const heard = await this.#send<Activated>(subject, body, patience, { acted: false }, session);
+      const heard = await this.#send<Activated>(subject, body, asking, false);
       if (heard.kind === 'answer' && heard.value.broker !== undefined) return;
       if (heard.kind === 'answer') atLeastMs = heard.value.retryAfterMs;
-      else atLeastMs = heard.kind === 'refused' ? this.#patienceFor(session, heard.error, doubt) : 0;
+      else atLeastMs = heard.kind === 'refused' ? this.#patienceFor(heard.error, asking) : 0;
     }
   }
 
   async #send<T>(
     subject: string,
     body: Body,
-    patience: Patience,
-    doubt: Doubt,
-    session: string,
+    asking: Asking,
+    acts: boolean,
     trace?: TraceHeaders,
   ): Promise<Heard<T>> {
-    const acted = doubt.acted;
+    const { session, patience, acted } = asking;
     if (this.#closed) throw new EnclaveError('CLOSED', 'The client was closed');
-    if (patience.leftMs === 0) throw unavailable(session);
+    if (this.#outage !== undefined && asking.outage !== this.#outages) throw this.#outage;
+    if (patience.leftMs === 0) throw unavailable(asking);
     const timeoutMs = Math.max(1, Math.min(this.#requestTimeoutMs, Math.ceil(patience.leftMs)));
-    doubt.acted = true;
+    if (acts) asking.acted = true;
     try {
       const heard = this.#hear<T>(
         await this.#held(this.#bus.request(subject, body, { timeoutMs, trace }), timeoutMs),
         session,
       );
-      if (heard.kind === 'refused') doubt.acted = acted || heard.error.outcome === 'unknown';
+      if (heard.kind === 'refused' && acts) asking.acted = acted || heard.error.outcome === 'unknown';
       return heard;
     } catch (error) {
+      // There is no connection, and none can be made: it was not sent.
+      if (error instanceof EnclaveError && error.code === 'UNAVAILABLE') asking.acted = acted;
       if (!(error instanceof BusError) || error.code === 'BAD_SUBJECT') throw error;
       if (error.code === 'TIMEOUT') return { kind: 'silence' };
       if (error.code === 'CLOSED') throw new EnclaveError('CLOSED', 'The bus was closed', { cause: error });
-      doubt.acted = acted;
+      asking.acted = acted;
       if (error.code === 'NO_RESPONDERS' || error.code === 'DISCONNECTED') return { kind: 'nobody' };
       throw new EnclaveError('INVALID_ARGUMENT', `It is larger than the bus carries: ${error.message}`, {
         cause: error,
@@ -220,26 +245,32 @@ export class Requests {
   }
 
   /** How long to wait before trying again, in ms. Throws a refusal that trying again would not change. */
-  #patienceFor(session: string, error: ReplyError, doubt: Doubt): number {
+  #patienceFor(error: ReplyError, asking: Asking): number {
     const { retryAfterMs } = error.details ?? {};
-    if (PASSING.includes(error.code) && error.retryable)
+    if (PASSING.includes(error.code) && error.retryable) {
+      asking.last = error;
       return typeof retryAfterMs === 'number' ? retryAfterMs : 0;
-    if (error.code === 'NOT_FOUND') this.#epochs.forget(session);
-    throw refused(error, doubt.acted);
+    }
+    if (error.code === 'NOT_FOUND') this.#epochs.forget(asking.session);
+    throw refused(error, asking.acted);
   }
 
   async #pause(patience: Patience, atLeastMs: number): Promise<void> {
     const ms = patience.nextPauseMs(atLeastMs);
     if (ms === 0) return;
     let callOff = (): void => undefined;
+    let end = (): void => undefined;
     try {
       await this.#held(
         new Promise<void>((resolve) => {
+          end = resolve;
           callOff = this.#clock.after(ms, resolve, true);
+          this.#pauses.add(resolve);
         }),
       );
     } finally {
       callOff();
+      this.#pauses.delete(end);
     }
   }
 
@@ -262,9 +293,9 @@ export class Requests {
   }
 
   /** R4: what was neither answered nor refused by an owner is in doubt if somebody may have acted on it. */
-  #honest(error: unknown, doubt: Doubt, reads: boolean): unknown {
+  #honest(error: unknown, asking: Asking, reads: boolean): unknown {
     if (!(error instanceof EnclaveError)) return error;
-    const inDoubt = !reads && doubt.acted && UNDECIDED.includes(error.code);
+    const inDoubt = !reads && asking.acted && UNDECIDED.includes(error.code);
     if (!inDoubt || error.outcome === 'unknown') return error;
     const { cause, key, details } = error;
     return new EnclaveError(error.code, error.message, { cause, key, details, outcome: 'unknown' });
@@ -277,9 +308,14 @@ function isRefusal(error: unknown): error is ReplyError {
   );
 }
 
-function unavailable(session: string): EnclaveError {
+/** R6 */
+function unavailable({ session, last }: Asking): EnclaveError {
   const whom = session === '' ? 'No broker answered' : `Nobody answered for session "${session}"`;
-  return new EnclaveError('UNAVAILABLE', `${whom} in time`);
+  if (last === undefined) return new EnclaveError('UNAVAILABLE', `${whom} in time`);
+  const { code, message, details } = last;
+  return new EnclaveError('UNAVAILABLE', `${whom} in time: ${message}`, {
+    details: { ...details, refusal: code },
+  });
 }
 
 const OUTCOMES: readonly Outcome[] = ['not_started', 'completed', 'unknown'];

@@ -2,8 +2,8 @@
  * A stateless run, as a client sees it through: asked for once, waited for, and never sent again while it may run.
  */
 import type { ExecutionEvent } from '../../actors/events.ts';
-import { BusError, type TraceHeaders } from '../bus/bus.ts';
-import { EnclaveError, isErrorCode } from '../errors.ts';
+import { BusError, type Subscription, type TraceHeaders } from '../bus/bus.ts';
+import { EnclaveError, type ErrorCode, isErrorCode } from '../errors.ts';
 import { MOST_LIMITS } from '../options.ts';
 import type { Reply, ReplyError, RunScript, RunTaken } from '../protocol.ts';
 import type { ExecutionResult } from '../result.ts';
@@ -86,13 +86,37 @@ async function send(
   { script, takeTimeoutMs, signal }: StatelessRun,
   trace: TraceHeaders | undefined,
 ): Promise<Sent> {
-  const { bus, subjects, clock, closing } = context;
+  const { closing } = context;
+  const end: End = {
+    why: closing.closed ? new EnclaveError('CLOSED', 'The client was closed') : undefined,
+  };
+  const stop = closing.onClose((why) => {
+    end.why = why;
+  });
+  try {
+    return await sendUntil(context, { script, takeTimeoutMs, signal }, end, trace);
+  } finally {
+    stop();
+  }
+}
+
+/** Of the client, or of its connection. */
+interface End {
+  why: EnclaveError | undefined;
+}
+
+async function sendUntil(
+  context: ClientContext,
+  { script, takeTimeoutMs, signal }: Pick<StatelessRun, 'script' | 'takeTimeoutMs' | 'signal'>,
+  end: End,
+  trace: TraceHeaders | undefined,
+): Promise<Sent> {
+  const { bus, subjects, clock } = context;
   const patience = new Patience(clock, takeTimeoutMs);
   let last: EnclaveError | undefined;
   for (let atLeastMs = 0; ; ) {
     await pause(context, patience.nextPauseMs(atLeastMs));
-    if (closing.closed)
-      return { kind: 'refused', error: new EnclaveError('CLOSED', 'The client was closed') };
+    if (end.why !== undefined) return { kind: 'refused', error: end.why };
     if (signal?.aborted === true)
       return { kind: 'refused', error: new EnclaveError('CANCELLED', 'The caller aborted the run') };
     if (patience.leftMs === 0) {
@@ -107,18 +131,19 @@ async function send(
       if (reply.ok) return { kind: 'taken', taken: reply.value };
       last = refusal(reply.error);
       if (!PASSING.includes(last.code) || last.outcome === 'unknown') return { kind: 'refused', error: last };
-      const { retryAfterMs } = last.details;
-      atLeastMs = typeof retryAfterMs === 'number' ? retryAfterMs : 0;
+      atLeastMs = last.retryAfterMs ?? 0;
     } catch (error) {
-      const told = inDoubt(error);
+      const told = inDoubt(error, end.why);
       if (told !== undefined) return { kind: 'refused', error: told };
       atLeastMs = 0;
     }
   }
 }
 
-/** Undefined: nobody got it. */
-function inDoubt(error: unknown): EnclaveError | undefined {
+/** Undefined: nobody got it. `why`: the client, or its connection, has ended meanwhile. */
+function inDoubt(error: unknown, why: EnclaveError | undefined): EnclaveError | undefined {
+  // There is no connection, and none can be made: it was not sent.
+  if (error instanceof EnclaveError) return error;
   if (!(error instanceof BusError))
     return new EnclaveError('UNAVAILABLE', 'The bus failed', { cause: error, outcome: 'unknown' });
   switch (error.code) {
@@ -126,6 +151,7 @@ function inDoubt(error: unknown): EnclaveError | undefined {
     case 'DISCONNECTED':
       return undefined;
     case 'TIMEOUT':
+      if (why !== undefined) return new EnclaveError(why.code, why.message, { outcome: 'unknown' });
       // Whoever got it may run it: a stateless run is never sent again by itself.
       return new EnclaveError('TIMEOUT', 'No broker said whether it took the run', { outcome: 'unknown' });
     case 'CLOSED':
@@ -157,7 +183,7 @@ function wait(context: ClientContext, run: StatelessRun, taken: RunTaken): Promi
       signal?.removeEventListener('abort', abort);
       resolve(result);
     };
-    const fail = (code: 'TIMEOUT' | 'CLOSED' | 'UNAVAILABLE', message: string): void =>
+    const fail = (code: ErrorCode, message: string): void =>
       end(failed(context, script, new EnclaveError(code, message, { outcome: 'unknown' })));
     const cancel = (reason: string): void => {
       const command = { t: 'cancel', execution: script.run, reason } as const;
@@ -177,7 +203,7 @@ function wait(context: ClientContext, run: StatelessRun, taken: RunTaken): Promi
       cancel('Nobody waits for the run any more');
       fail('TIMEOUT', `The run did not end within ${timeoutMs} ms`);
     });
-    const stopClosing = closing.onClose(() => fail('CLOSED', 'The client was closed'));
+    const stopClosing = closing.onClose(({ code, message }) => fail(code, message));
     signal?.addEventListener('abort', abort, { once: true });
     if (signal?.aborted === true) abort();
     poll.stayAwake();
@@ -190,10 +216,16 @@ async function listen(
   run: string,
   onEvent: (event: ExecutionEvent) => void,
 ): Promise<() => void> {
-  const subscription = bus.subscribe(subjects.sessionEvent(run, '*'), ({ body }) =>
-    onEvent(body as ExecutionEvent),
-  );
-  await bus.flush();
+  let subscription: Subscription;
+  try {
+    subscription = bus.subscribe(subjects.sessionEvent(run, '*'), ({ body }) =>
+      onEvent(body as ExecutionEvent),
+    );
+    await bus.flush();
+  } catch {
+    // Events may be lost; what is wrong with the bus is told when the run is sent.
+    return () => undefined;
+  }
   // The result may overtake the last events, which were sent before it: they are on their way.
   return () => void subscription.drain().catch(() => undefined);
 }

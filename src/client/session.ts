@@ -152,9 +152,9 @@ export class SessionRef {
     checkId(executionId, 'executionId');
     const result = await new Promise<ExecutionResult>((resolve, reject) => {
       const { closing } = this.#context;
-      const closed = (): void => {
+      const closed = (why: EnclaveError): void => {
         poll.stop();
-        reject(new EnclaveError('CLOSED', 'The client was closed'));
+        reject(why);
       };
       const stopClosing = closing.onClose(closed);
       const poll = new ResultPoll(this.#context, {
@@ -170,7 +170,7 @@ export class SessionRef {
         },
       });
       poll.stayAwake();
-      if (closing.closed) closed();
+      if (closing.closed) closed(new EnclaveError('CLOSED', 'The client was closed'));
       else poll.start(0);
     });
     return result as ExecutionResult<T>;

@@ -14,7 +14,7 @@ import type { Directory } from './directory.ts';
 import type { Hosted, Hosting } from './hosting.ts';
 import type { Notify } from './notice.ts';
 import type { Ownership } from './ownership.ts';
-import { notNow, refused } from './responses.ts';
+import { nobodyElse, notNow, refused } from './responses.ts';
 
 /** Longest wait for another broker to adopt a session, in ms. */
 const ADOPT_MS = 5_000;
@@ -65,7 +65,7 @@ export class Leaving {
     if (!actor.persistence.durable)
       return failure('INVALID_ARGUMENT', "A session of durability 'none' cannot leave its broker", epoch);
     const target = to ?? directory.successor(broker);
-    if (target === undefined) return failure('UNAVAILABLE', 'There is no other broker', epoch);
+    if (target === undefined) return nobodyElse(epoch);
     if (target === broker) return ownership.owned(actor);
     if (to !== undefined && !directory.brokers().some((other) => other.broker === to))
       return failure('NOT_FOUND', `There is no broker "${to}"`, epoch);

@@ -54,6 +54,12 @@ export function notNow(): Reply<never> {
   return failure('UNAVAILABLE', 'The broker cannot own sessions just now', 0, { retryAfterMs: 50 });
 }
 
+/** Nobody to hand a session to. Whoever asked is told at once: asking again in a moment would not change it. */
+export function nobodyElse(epoch: number): Reply<never> {
+  const reply = failure('UNAVAILABLE', 'There is no other broker', epoch);
+  return reply.ok ? reply : { ...reply, error: { ...reply.error, retryable: false } };
+}
+
 /** It was stored by a newer release of the broker than this one: others can read it. */
 export function tooNew(session: string): Reply<never> {
   const message = `A newer release stored session "${session}"; this broker cannot read it, others can`;

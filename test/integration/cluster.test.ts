@@ -287,7 +287,19 @@ describe('a client', () => {
     const nowhere = newClient({ serverUrl: 'nats://127.0.0.1:1' });
     expect((await refusalOf(() => nowhere.connect())).code).toBe('UNAVAILABLE');
     expect((await refusalOf(() => nowhere.session('s').info())).code).toBe('UNAVAILABLE');
-    expect((await refusalOf(() => nowhere.run('return 1'))).code).toBe('UNAVAILABLE');
+    expect(await nowhere.run('return 1')).toMatchObject({
+      success: false,
+      error: { code: 'UNAVAILABLE', outcome: 'not_started', retryable: true },
+    });
+    expect(await refusalOf(() => nowhere.run(1 as unknown as string))).toMatchObject({
+      key: 'code',
+      code: 'INVALID_ARGUMENT',
+    });
+    await nowhere.close();
+    expect(await nowhere.run('return 1')).toMatchObject({
+      success: false,
+      error: { code: 'CLOSED', outcome: 'not_started' },
+    });
   });
 
   it('tells a run that no broker took as not started', async () => {
@@ -416,6 +428,19 @@ describe('a client', () => {
       { limits: { memoryBytes: 4096 * 1024 * 1024, timeoutMs: 15_000, cpuMs: 15_000 } },
     );
     expect(result).toMatchObject({ success: false, error: { code: 'MEMORY_LIMIT_EXCEEDED' } });
+  });
+
+  it('says at once that there is no other broker to migrate to', async () => {
+    const namespace = newNamespace();
+    await startBroker({ namespace });
+    const session = await newClient({ namespace, timeout: 20_000 }).spawnSession();
+    const from = performance.now();
+    expect(await refusalOf(() => session.migrate())).toMatchObject({
+      code: 'UNAVAILABLE',
+      outcome: 'not_started',
+      message: expect.stringContaining('no other broker'),
+    });
+    expect(performance.now() - from).toBeLessThan(10_000);
   });
 
   it('ends a run that takes longer than its time-out as TIMEOUT, in doubt, and has it cancelled', async () => {

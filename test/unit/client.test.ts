@@ -129,6 +129,35 @@ describe('a command', () => {
     expect(owner.heard).toHaveLength(1);
   });
 
+  it('says why it was not carried out, as whoever refused it last said', async () => {
+    const world = new World();
+    const client = await world.client({ timeoutMs: 3_000 });
+    const passing = { retryable: true, message: 'The store could not answer' };
+    world.broker('session_activate', () => refusal('UNAVAILABLE', passing));
+    const error = await rejection(world.clock.until(client.session('s').close()));
+    expect(error).toMatchObject({
+      code: 'UNAVAILABLE',
+      outcome: 'not_started',
+      message: 'Nobody answered for session "s" in time: The store could not answer',
+      details: { refusal: 'UNAVAILABLE' },
+    });
+    world.broker('tools_list', () => refusal('FENCED', { ...passing, details: { retryAfterMs: 70 } }));
+    expect(await rejection(world.clock.until(client.tools()))).toMatchObject({
+      code: 'UNAVAILABLE',
+      message: 'No broker answered in time: The store could not answer',
+      retryAfterMs: 70,
+      details: { refusal: 'FENCED' },
+    });
+  });
+
+  it('is not to be tried again by itself if it may have been carried out', async () => {
+    const world = new World();
+    const client = await world.client({ timeoutMs: 3_000 });
+    world.owner('s', 1, () => undefined);
+    const error = await rejection(world.clock.until(client.session('s').close()));
+    expect(error).toMatchObject({ code: 'UNAVAILABLE', outcome: 'unknown', retryable: false });
+  });
+
   it('is surely not started if nobody ever got it', async () => {
     const world = new World();
     const client = await world.client({ timeoutMs: 3_000 });

@@ -92,6 +92,8 @@ export class Requests {
 
   /** The connection was closed for good. */
   end(): void {
+    const why = 'there is no connection to NATS any more, so it was not sent'; // R2
+    this.#failAll('DISCONNECTED', why, ({ held }) => held !== undefined);
     this.#failAll('CLOSED', 'the connection to NATS was closed', () => true);
     this.#answers = undefined;
   }
