@@ -10,19 +10,19 @@
  *  A4  Steps that need no haste (output, sleeps, calls of `read` tools) are committed together within
  *      {@link LAZY_MS}, or with the next step that does.
  */
-import type { ExecutionEvent } from '../../actors/events.ts';
 import { hasWork, isQuiet, nextWake, type SessionStateValue, sessionMachine } from '../../actors/session.ts';
-import type { Answer, Output, SessionContext, SessionEvent, Surroundings } from '../../actors/sessiondata.ts';
+import type { Answer, SessionContext, SessionEvent, Surroundings } from '../../actors/sessiondata.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Losses } from '../losses.ts';
-import { DEFAULT_TENANT, type ProviderMessage, type Report, type SessionLimits } from '../protocol.ts';
+import type { ProviderMessage, Report, SessionLimits } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { Subjects } from '../subjects.ts';
 import type { Acks } from './acks.ts';
 import type { Admission, Refused } from './admission.ts';
+import { Admitted, tenantOf } from './admitted.ts';
 import { Answers } from './answers.ts';
-import type { Audited, AuditRecord } from './audit.ts';
+import { maxOfferBytes } from './attempts.ts';
 import { Batch, type BatchOptions } from './batch.ts';
 import type { Directory } from './directory.ts';
 import { Effects } from './effects.ts';
@@ -34,8 +34,10 @@ import type { Persistence } from './persistence.ts';
 import type { PlacementQueue } from './queue.ts';
 import { replayOf } from './replays.ts';
 import { withinLimits } from './reports.ts';
+import { retell } from './retold.ts';
 import { ExecutionSpans } from './spans.ts';
 import { type SessionSnapshot, step } from './step.ts';
+import { Wake } from './wake.ts';
 
 /** Longest wait of a step that needs no haste, in ms, and the output that ends it, in UTF-16 units. */
 const LAZY_MS = 20;
@@ -105,6 +107,8 @@ export class SessionActor {
   readonly #spans: ExecutionSpans;
   readonly #batchOptions: BatchOptions;
   readonly #answers = new Answers();
+  readonly #admitted: Admitted;
+  readonly #wake: Wake;
   readonly #holding: Holding;
   #snapshot: SessionSnapshot;
   #mailbox: Fact[] = [];
@@ -119,39 +123,68 @@ export class SessionActor {
   /** The step that is worked out now is its turn to look for a runtime. */
   #inTurn = false;
   #cancelLazy: (() => void) | undefined;
-  #wake: { readonly at: number; readonly cancel: () => void } | undefined;
   #whenCommitted: (() => void)[] = [];
   #whenIdle: (() => void)[] = [];
 
   constructor(options: SessionActorOptions) {
-    const { id, persistence, mayAct, seq } = options;
+    const { id, persistence, seq, clock, admission, tools } = options;
     this.id = id;
     this.persistence = persistence;
     this.#options = options;
-    const { run: place, admission } = options;
-    const named = place === undefined ? options.snapshot.context.settings.tenant : place.tenant;
-    this.tenant = named === undefined || named === '' ? DEFAULT_TENANT : named;
-    this.#snapshot = sessionMachine.resolveState(options.snapshot);
+    const { run, snapshot } = options;
+    this.tenant = tenantOf(run === undefined ? snapshot.context.settings.tenant : run.tenant);
+    this.#snapshot = sessionMachine.resolveState(snapshot);
     this.#live = { state: options.state, executions: new Map(options.live) };
     this.#seq = seq;
-    this.#batchOptions = {
-      tenant: this.tenant,
-      redactEvents: options.redactEvents ?? false,
-      audited: options.audit === true ? this.#audited() : undefined,
-    };
+    this.#batchOptions = batchOptionsOf(options, this.tenant);
     this.#batch = new Batch(id, seq, this.#live, this.#batchOptions);
-    const { bus, clock, subjects, directory, acks, leaseLeftMs, tools, isolation, publishedSeq, run } =
-      options;
-    this.#spans = new ExecutionSpans({
+    this.#spans = this.#makeSpans(options);
+    for (const execution of this.#live.executions.keys()) this.#spans.begin(execution, true);
+    this.#effects = this.#makeEffects(options);
+    this.#holding = new Holding({
+      until: (report) => {
+        const journal = this.#live.executions.get(report.execution)?.journal;
+        return journal === undefined ? undefined : tools.seek(newToolNames(report, journal));
+      },
+      pass: (report) => this.#takeIn(report),
+    });
+    this.#admitted = new Admitted({
       session: id,
-      broker: options.broker,
+      tenant: this.tenant,
+      admission,
+      context: () => this.context,
+    });
+    this.#wake = new Wake(clock, () => this.tell((around) => ({ type: 'time.passed', ...around })));
+  }
+
+  #makeSpans({ id, broker, bus, subjects, run }: SessionActorOptions): ExecutionSpans {
+    return new ExecutionSpans({
+      session: id,
+      broker,
       tenant: this.tenant,
       bus,
       subject: () => (run === undefined ? subjects.sessionCmd(id) : subjects.broker('run')),
       asked: (execution) => this.#live.executions.get(execution)?.trace,
     });
-    for (const execution of this.#live.executions.keys()) this.#spans.begin(execution, true);
-    this.#effects = new Effects({
+  }
+
+  #makeEffects({
+    id,
+    run,
+    bus,
+    clock,
+    subjects,
+    directory,
+    admission,
+    acks,
+    persistence,
+    mayAct,
+    tools,
+    leaseLeftMs,
+    isolation,
+    publishedSeq,
+  }: SessionActorOptions): Effects {
+    return new Effects({
       spans: this.#spans,
       session: run?.home ?? id,
       home: run === undefined ? undefined : true,
@@ -177,14 +210,6 @@ export class SessionActor {
       tell: (fact) => this.tell(fact),
       publishedSeq,
     });
-    this.#holding = new Holding({
-      until: (report) => {
-        const journal = this.#live.executions.get(report.execution)?.journal;
-        return journal === undefined ? undefined : tools.seek(newToolNames(report, journal));
-      },
-      pass: (report) => this.#takeIn(report),
-    });
-    for (const execution of this.context.executions) admission.hold(this.tenant, this.#keyOf(execution.id));
   }
 
   get context(): SessionContext {
@@ -205,9 +230,9 @@ export class SessionActor {
   get limits(): SessionLimits {
     return this.#options.limits;
   }
-  /** What an offer may carry of texts, in bytes: escaped they take more, and an envelope comes with them. */
+  /** What an offer may carry of texts, in bytes. */
   get maxOfferBytes(): number {
-    return Math.floor(this.#options.bus.maxPayloadBytes * 0.8);
+    return maxOfferBytes(this.#options.bus);
   }
   /** The number of the last committed event. */
   get seq(): number {
@@ -256,21 +281,12 @@ export class SessionActor {
 
   /** Whether a new execution may come in. 'known': it is no new one. Whoever was admitted is dismissed, unless it is taken in. */
   admit(execution: string): 'known' | 'admitted' | Refused {
-    const { executions, finished, ended } = this.context;
-    const isIt = ({ id }: { readonly id: string }): boolean => id === execution;
-    // The machine answers for these, and begins nothing.
-    if (ended !== '' || executions.some(isIt) || finished.some(isIt)) return 'known';
-    return this.#options.admission.admit(this.tenant, this.#keyOf(execution));
+    return this.#admitted.admit(execution);
   }
 
   /** It was admitted, and not taken in. */
   dismiss(execution: string): void {
-    if (this.context.executions.some(({ id }) => id === execution)) return;
-    this.#options.admission.free(this.tenant, this.#keyOf(execution));
-  }
-
-  #keyOf(execution: string): string {
-    return `${this.id}/${execution}`;
+    this.#admitted.dismiss(execution);
   }
 
   /** A command was refused as OVERLOADED. */
@@ -377,19 +393,12 @@ export class SessionActor {
       directory.noteOffer(effect.runtime, 1);
       offered = true;
     }
-    this.#count(out);
+    this.#admitted.note(out);
     queue.note(this, event.type === 'attempt.refused');
     if (this.#inTurn) queue.taken(this, !offered);
     this.#inTurn = false;
     // A1: calls of `read` tools need not wait.
     if (out.early.length > 0 && mayAct()) for (const effect of out.early) this.#effects.perform(effect);
-  }
-
-  /** What is here counts for its tenant. */
-  #count({ accepted, ended }: Output): void {
-    const { admission } = this.#options;
-    for (const id of accepted) admission.hold(this.tenant, this.#keyOf(id));
-    for (const { execution } of ended) admission.free(this.tenant, this.#keyOf(execution.id), true);
   }
 
   /** A4 */
@@ -439,7 +448,7 @@ export class SessionActor {
     this.#effects.carryOut(batch);
     this.#answers.give(batch.answers);
     for (const [execution, result] of batch.results) this.#options.onEnded?.(execution, result);
-    if (this.stopped) return; // A run ends with its only execution.
+    if (this.#stopped) return; // A run ends with its only execution.
     if (this.#releasing) return this.#stop();
     if (batch.purge) return this.#options.onPurge(this);
     if (this.#mailbox.length > 0) this.#schedule();
@@ -456,53 +465,20 @@ export class SessionActor {
 
   /** The time comes in by itself; whoever waits for the actor to have nothing to do is told. */
   #settle(): void {
-    this.#wakeAt(nextWake(this.context));
+    this.#wake.by(nextWake(this.context));
     if (this.#isIdle) for (const idle of this.#whenIdle.splice(0)) idle();
-  }
-
-  #wakeAt(at: number | undefined): void {
-    if (at !== undefined && this.#wake !== undefined && at >= this.#wake.at) return;
-    this.#wake?.cancel();
-    this.#wake = undefined;
-    if (at === undefined) return;
-    const { clock } = this.#options;
-    const cancel = clock.after(Math.max(0, at - clock.now()), () => {
-      this.#wake = undefined;
-      this.tell((around) => ({ type: 'time.passed', ...around }));
-    });
-    this.#wake = { at, cancel };
   }
 
   /** Publish what an owner before this one committed and may not have published. */
   republish(texts: readonly string[]): void {
-    const events = texts.map((text) => JSON.parse(text) as ExecutionEvent);
-    this.#effects.publish(events);
-    if (this.#batchOptions.audited === undefined) return;
-    for (const { type, executionId } of events)
-      if (type === 'final' && executionId !== undefined) void this.#auditAgain(executionId);
-  }
-
-  /** The owner that committed it may not have told it. */
-  async #auditAgain(execution: string): Promise<void> {
-    try {
-      const text = await this.persistence.readField(`audit:${execution}`);
-      if (text === undefined || this.#stopped) return;
-      this.#options.notify({ type: 'execution.audited', record: JSON.parse(text) as AuditRecord });
-    } catch (error) {
-      this.#options.notify({ type: 'error', session: this.id, error });
-    }
-  }
-
-  #audited(): Audited {
-    const { run, broker = '', subjects, isolation } = this.#options;
-    const { namespace } = subjects;
-    return {
-      namespace,
-      broker,
-      session: run === undefined ? this.id : undefined,
-      tenant: this.tenant,
-      isolation,
-    };
+    retell(texts, {
+      session: this.id,
+      persistence: this.persistence,
+      audited: this.#batchOptions.audited !== undefined,
+      publish: (events) => this.#effects.publish(events),
+      isStopped: () => this.#stopped,
+      notify: this.#options.notify,
+    });
   }
 
   /** Resolves when the commit under way is over. */
@@ -542,16 +518,25 @@ export class SessionActor {
 
   #stop(): void {
     this.#stopped = true;
-    const { queue, admission } = this.#options;
-    queue.leave(this);
-    for (const { id } of this.context.executions) admission.free(this.tenant, this.#keyOf(id));
+    this.#options.queue.leave(this);
+    this.#admitted.leave();
     this.#effects.stop();
     this.#spans.stop();
     this.#cancelLazy?.();
-    this.#wake?.cancel();
+    this.#wake.cancel();
     this.#mailbox = [];
     this.#answers.stop();
     for (const idle of this.#whenIdle.splice(0)) idle();
     for (const committed of this.#whenCommitted.splice(0)) committed();
   }
+}
+
+function batchOptionsOf(
+  { id, run, broker = '', subjects, isolation, redactEvents = false, audit }: SessionActorOptions,
+  tenant: string,
+): BatchOptions {
+  const { namespace } = subjects;
+  const session = run === undefined ? id : undefined;
+  const audited = audit === true ? { namespace, broker, session, tenant, isolation } : undefined;
+  return { tenant, redactEvents, audited };
 }

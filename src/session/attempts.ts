@@ -34,6 +34,13 @@ const QUIET_MS = 5_000;
 const SILENT_PROBES = 3;
 /** Bytes of deliveries in one message. */
 const BATCH_BYTES = 256 * 1024;
+/** Share of a message that an offer's texts may take: escaped they take more, and an envelope comes with them. */
+const OFFER_SHARE = 0.8;
+
+/** What an offer may carry of texts, in bytes. */
+export function maxOfferBytes({ maxPayloadBytes }: Pick<Bus, 'maxPayloadBytes'>): number {
+  return Math.floor(maxPayloadBytes * OFFER_SHARE);
+}
 
 export interface Link {
   readonly execution: string;

@@ -1,13 +1,9 @@
 /** A session as a new owner finds it in the store. */
 import type { SessionContext } from '../../actors/sessiondata.ts';
-import {
-  DEFAULT_TENANT,
-  type SessionInfoAnswer,
-  type SessionLimits,
-  type SessionListed,
-} from '../protocol.ts';
+import type { SessionInfoAnswer, SessionLimits, SessionListed } from '../protocol.ts';
 import type { Isolation } from '../sandbox/messages.ts';
 import type { SessionRecord, Store } from '../store/store.ts';
+import { tenantOf } from './admitted.ts';
 import { SessionJournal } from './journal.ts';
 import type { LiveExecution } from './live.ts';
 import type { DecodedSnapshot } from './snapshot.ts';
@@ -65,7 +61,7 @@ export function storedInfo(
     version: record.version,
     state,
     labels: context.settings.labels,
-    tenant: context.settings.tenant ?? DEFAULT_TENANT,
+    tenant: tenantOf(context.settings.tenant),
     durability: 'session',
     executions: executionsOf(context),
   };

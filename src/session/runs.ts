@@ -16,21 +16,16 @@ import type { SessionSettings } from '../../actors/sessiondata.ts';
 import type { Bus, Message, Subscription, TraceHeaders } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Losses } from '../losses.ts';
-import {
-  DEFAULT_TENANT,
-  type ProviderMessage,
-  type Reply,
-  type Report,
-  type ResultAnswer,
-  type RunTaken,
-} from '../protocol.ts';
+import type { ProviderMessage, Reply, Report, ResultAnswer, RunTaken } from '../protocol.ts';
 import { failure, success } from '../replies.ts';
 import { type Subjects, TOOLS } from '../subjects.ts';
 import { publishOrDrop } from '../telling.ts';
 import type { Acks } from './acks.ts';
 import { SessionActor } from './actor.ts';
 import type { Admission } from './admission.ts';
+import { admissionKey, tenantOf } from './admitted.ts';
 import { attempt, commandOf, type NewRun } from './asked.ts';
+import { maxOfferBytes } from './attempts.ts';
 import { answerCommand } from './commands.ts';
 import type { Directory } from './directory.ts';
 import { type Dropped, lastOf, providerMessageOf } from './heard.ts';
@@ -188,17 +183,17 @@ export class Runs {
     }
     if (Buffer.byteLength(source) > limits.maxSourceBytes)
       return failure('SOURCE_LIMIT_EXCEEDED', `The source is larger than ${limits.maxSourceBytes} bytes`, 0);
-    const most = Math.floor(bus.maxPayloadBytes * 0.8);
+    const most = maxOfferBytes(bus);
     if (Buffer.byteLength(source) + Buffer.byteLength(input) > most)
       return failure(
         'SOURCE_LIMIT_EXCEEDED',
         `Source and input are more than a message to a runtime carries (${most} bytes)`,
         0,
       );
-    const named = tenant === '' ? DEFAULT_TENANT : tenant;
+    const counted = tenantOf(tenant);
     // As its actor names it.
-    const admitted = admission.admit(named, `${run}/${run}`);
-    return typeof admitted === 'object' ? overLimit(admitted, named, 0) : undefined;
+    const admitted = admission.admit(counted, admissionKey(run, run));
+    return typeof admitted === 'object' ? overLimit(admitted, counted, 0) : undefined;
   }
 
   #actor({ run: id, isolation, limits, tenant, tools, labels, events, redactEvents }: NewRun): SessionActor {
