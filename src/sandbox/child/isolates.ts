@@ -7,6 +7,8 @@
  *      own thread: each has a context of its own, and entries follow one another.
  *  C3  After a fault (time, memory, preemption) an isolate is thrown away with everything in it.
  *  C4  Kept isolates are bounded in number and in bytes; the least recently used goes first.
+ *  C5  A context that cannot be made costs the isolate it was to be in, never the process: the scripts inside may
+ *      have filled it, and then making a context is what V8 throws the isolate away for.
  */
 import ivm from 'isolated-vm';
 import { ENTER, PRELUDE, WARM_UP } from '../guest/prelude.ts';
@@ -92,14 +94,14 @@ export class IsolateCache {
     const limitMiB = Math.max(8, Math.ceil(memoryBytes / MiB));
     const hard = isolation === 'realm';
     const kept = isolation === 'context' || hard;
-    const cell =
-      (kept ? this.#find(tenant, limitMiB, hard, alone, stateful) : undefined) ?? this.#fresh(limitMiB, hard);
+    const found = kept ? this.#find(tenant, limitMiB, hard, alone, stateful) : undefined;
+    const room = (found && this.#furnished(found)) ?? furnished(this.#fresh(limitMiB, hard));
+    const { cell } = room;
+    cell.spare = undefined;
     cell.tenant = tenant;
     cell.stateful = stateful;
     cell.occupants.add(occupant);
     if (isolation === 'context' && !alone && !this.#cells.includes(cell)) this.#cells.push(cell);
-    const room = cell.spare ?? furnish(cell);
-    cell.spare = undefined;
     return room;
   }
 
@@ -110,8 +112,6 @@ export class IsolateCache {
     const keep = sound && (isolation === 'context' || isolation === 'realm') && !cell.isolate.isDisposed;
     if (!keep) return this.#discard(cell);
     measure(cell);
-    // A kept isolate must leave room for the next script; throwing it away is cheaper than collecting it whole.
-    if (cell.heap > (cell.limitMiB * MiB) / 4) cell.full = true;
     if (isolation === 'realm') {
       cell.spare = room;
     } else {
@@ -128,12 +128,16 @@ export class IsolateCache {
   prepare(): boolean {
     const recent = this.#cells.at(-1);
     if (recent !== undefined && !recent.full && recent.spare === undefined && !recent.hard) {
-      recent.spare = furnish(recent);
-      return true;
+      // What waits inside may hold much by now: it is not disturbed for a context that nobody asked for.
+      if (recent.occupants.size > 0) measure(recent);
+      if (!recent.full) {
+        recent.spare = this.#furnished(recent);
+        return true;
+      }
     }
     if (this.#blank === undefined) {
       this.#blank = this.#make(this.#wanted.limitMiB, this.#wanted.hard);
-      this.#blank.spare = furnish(this.#blank);
+      this.#blank.spare = furnished(this.#blank);
       return true;
     }
     return false;
@@ -197,6 +201,16 @@ export class IsolateCache {
     return cell;
   }
 
+  /** A room in this isolate, or undefined: then it is thrown away with everyone inside (C3, C5). */
+  #furnished(cell: Cell): Room | undefined {
+    try {
+      return furnished(cell);
+    } catch {
+      this.#discard(cell);
+      return undefined;
+    }
+  }
+
   #discard(cell: Cell): void {
     cell.full = true;
     const index = this.#cells.indexOf(cell);
@@ -221,13 +235,16 @@ export class IsolateCache {
   }
 }
 
-/** A fresh context from the V8 snapshot, and the way into it. */
-function furnish(cell: Cell): Room {
+/** The room made ahead, or a new one: a fresh context from the V8 snapshot, and the way into it. */
+function furnished(cell: Cell): Room {
+  if (cell.spare !== undefined) return cell.spare;
   const context = cell.isolate.createContextSync();
   return { cell, context, enter: context.global.getSync(ENTER, { reference: true }) as Enter };
 }
 
+/** Read its heap. A kept isolate must leave room for the next script; throwing it away is cheaper than collecting it whole. */
 function measure(cell: Cell): void {
   const heap = cell.isolate.getHeapStatisticsSync();
   cell.heap = heap.used_heap_size + heap.externally_allocated_size;
+  if (cell.heap > (cell.limitMiB * MiB) / 4) cell.full = true;
 }
