@@ -102,6 +102,8 @@ export type WorkerMessage =
       readonly stack: string;
       readonly usage: Usage;
     }
+  /** A thread of an execution that has ended runs on, and nothing in the worker can end it. */
+  | { readonly t: 'stuck' }
   | { readonly t: 'pong'; readonly n: number };
 
 /** A worker said something that no worker of ours says. */
@@ -143,6 +145,8 @@ export function parseWorkerMessage(text: string): WorkerMessage {
         stack: capped(message.stack, MAX_TEXT),
         usage: { cpu: number(message.cpu), heap: number(message.heap) },
       };
+    case 'stuck':
+      return { t: 'stuck' };
     case 'pong':
       return { t: 'pong', n: integer(message.n) };
     case 'ready':

@@ -229,6 +229,8 @@ export class Slot {
   #receive(message: WorkerMessage): void {
     if (message.t === 'pong') {
       this.#silence = undefined;
+    } else if (message.t === 'stuck') {
+      this.kill('blamed'); // The one to blame has ended: whoever is aboard is innocent.
     } else if (message.t === 'ready') {
       if (this.versions !== undefined) return;
       const { engine, prelude, stripper } = message;

@@ -49,6 +49,7 @@ describe('a message of a worker', () => {
     expect(parse({ t: 'preempted', x: 3, heavy: true, y: 1 })).toEqual({ t: 'preempted', x: 3, heavy: true });
     expect(parse({ t: 'items', x: 3, items: [] })).toEqual({ t: 'items', x: 3, items: [] });
     expect(parse({ t: 'pong', n: 3 })).toEqual({ t: 'pong', n: 3 });
+    expect(parse({ t: 'stuck', x: 3 })).toEqual({ t: 'stuck' });
     expect(parse({ ...READY, x: 1 })).toEqual(READY);
   });
 

@@ -11,6 +11,8 @@
  *  A1  Every attempt reports exactly one end: a step with an end, `stopped`, or `preempted`.
  *  A2  The kind of an end comes from what this process did or measured, never from the text of an error.
  *  A3  One delivery per entry; the microtasks it causes run before the next.
+ *  A4  A script that was stopped on a thread of its own is said to be stopped when its thread is idle. A thread that
+ *      does not come to rest (V8 cannot interrupt every builtin) is told as `stuck`, and costs this process its life.
  */
 
 import { BODY_LINE_OFFSET, SCRIPT_NAME } from '../guest/prelude.ts';
@@ -22,6 +24,8 @@ import { looksLikeTypeScript, StripError, type Stripped, stripTypes } from './st
 const QUANTUM_MS = 25;
 /** Longest `take`, in ms: it runs our own code only. */
 const TAKE_MS = 1_000;
+/** How long a thread may take to come to rest once its isolate is gone, in ms. */
+const REST_MS = 250;
 /** How often the CPU time of threaded attempts is read, in ms. */
 export const CPU_CHECK_MS = 10;
 
@@ -42,6 +46,8 @@ export interface AttemptHost {
   readonly onCall: (attempt: Attempt, op: string, text: string) => string;
   /** This process cannot go on. */
   readonly onCatastrophe: () => void;
+  /** A thread runs on that belongs to nobody any more. */
+  readonly onStuck: () => void;
   readonly maxFrameBytes: number;
 }
 
@@ -58,6 +64,8 @@ export class Attempt {
   #cpuUsed = 0n;
   #cpuBase: bigint | undefined;
   #applied = 0;
+  /** Settles when the thread leaves the present entry. */
+  #entry: Promise<void> = Promise.resolve();
 
   constructor(start: StartMessage, host: AttemptHost) {
     this.id = start.x;
@@ -108,10 +116,12 @@ export class Attempt {
   endedInside(end: string): void {
     if (this.#phase === 'over') return;
     const cpu = this.#cpu();
+    const rest = this.#rest();
     this.#end(false);
     this.#host.send(
       `{"t":"step","x":${this.id},"n":${this.#applied},"cpu":${cpu},"heap":0,"s":{"items":[],"end":${end}}}`,
     );
+    void rest?.then((rests) => rests || this.#host.onStuck()); // A4
   }
 
   /** V8 gave up on the isolate: it is as good as gone, and so is this process. */
@@ -206,7 +216,7 @@ export class Attempt {
       else this.#pump();
     };
     // Rejected: the isolate was disposed (then `next` sees it), or nobody handled a rejection of the script's.
-    Promise.resolve(enter.apply(undefined, entry)).then(next, next);
+    this.#entry = Promise.resolve(enter.apply(undefined, entry)).then(next, next);
   }
 
   /**
@@ -328,8 +338,27 @@ export class Attempt {
     if (this.#phase === 'over') return; // A1
     const usage: Usage = { cpu: this.#cpu(), heap: 0 };
     const sound = code === 'SYNTAX_ERROR';
+    const rest = this.#rest();
     this.#end(sound);
-    this.#host.send(JSON.stringify({ t: 'stopped', x: this.id, code, message, stack, ...usage }));
+    const stopped = JSON.stringify({ t: 'stopped', x: this.id, code, message, stack, ...usage });
+    if (rest === undefined) return this.#host.send(stopped);
+    void rest.then((rests) => {
+      this.#host.send(stopped);
+      if (!rests) this.#host.onStuck(); // A4
+    });
+  }
+
+  /** Whether the thread comes to rest in time, now that its isolate goes; undefined if it rests already. */
+  #rest(): Promise<boolean> | undefined {
+    if (this.#phase !== 'inside') return undefined;
+    return new Promise((resolve) => {
+      // What came while this process was busy itself is read before the answer is no.
+      const timer = setTimeout(() => setImmediate(() => resolve(false)), REST_MS);
+      void this.#entry.then(() => {
+        clearTimeout(timer);
+        resolve(true);
+      });
+    });
   }
 
   /** Leave the isolate: kept if it is sound, else thrown away. Returns the heap in use, in bytes. */

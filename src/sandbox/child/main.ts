@@ -62,6 +62,8 @@ const onCatastrophe = (): void => {
   setTimeout(die, LAST_WORDS_MS);
 };
 
+const onStuck = (): void => send('{"t":"stuck"}');
+
 const handle = (message: ParentMessage): void => {
   switch (message.t) {
     case 'start': {
@@ -72,6 +74,7 @@ const handle = (message: ParentMessage): void => {
         onEnd: forget,
         onCall,
         onCatastrophe,
+        onStuck,
       });
       attempts.set(attempt.id, attempt);
       attempt.begin();
