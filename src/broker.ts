@@ -8,6 +8,7 @@ import { Served } from './served.ts';
 import { type System, startSystem } from './system.ts';
 import { type CreateSystemOptions, checkSystemOptions, SYSTEM_KEYS } from './systemoptions.ts';
 
+/** What a broker is given: the servers, its tools, and how it owns, places and limits. */
 export interface EnclaveBrokerOptions
   extends Omit<CreateSystemOptions, 'roles' | 'brokers' | 'runtimes' | 'labels'> {
   /** The NATS servers: urls, or options with credentials. Default `nats://127.0.0.1:4222`. */

@@ -183,7 +183,9 @@ export class SessionActor {
     leaseLeftMs,
     isolation,
     publishedSeq,
+    snapshot,
   }: SessionActorOptions): Effects {
+    const named = run === undefined ? snapshot.context.settings.tenant : run.tenant;
     return new Effects({
       spans: this.#spans,
       session: run?.home ?? id,

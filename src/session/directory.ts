@@ -6,7 +6,7 @@
  */
 import type { RuntimeView } from '../../actors/placement.ts';
 import { LEAST_LOADED, type Routing } from '../../actors/routing.ts';
-import { type Bus, BusError, isNobody, type Subscription } from '../bus/bus.ts';
+import { type Bus, isNobody, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Advertise, BrokerHeartbeat, Ping, RuntimeHeartbeat } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';

@@ -99,7 +99,7 @@ export type Parts = ReturnType<typeof assemble>;
 export function assemble(options: BrokerOptions, whole: Whole) {
   const { store, clock, routing, autoscaling, isReachable = () => true } = options;
   const basis = basisOf(options, whole);
-  const { broker, bus, subjects, notify, respond } = basis;
+  const { broker, notify } = basis;
   const { isOpen } = whole;
   const around = surroundings(options, basis, (runtime) => {
     for (const { actor } of own.hosting.all()) actor.runtimeGone(runtime);
