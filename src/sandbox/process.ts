@@ -187,21 +187,29 @@ function workerEntry(): string {
 
 function permissionFlags(): string[] {
   const readable = [path.resolve(path.dirname(entry), '..', '*'), ownPackageFile(), '/etc/alpine-release'];
-  for (const directory of workerPackages()) {
+  for (const { directory, missed } of workerPackages()) {
     // Package managers that link packages have two names for each file: the loader asks for both.
     for (const name of new Set([directory, realpathSync(directory)]))
       readable.push(name, path.join(name, '*'));
+    // Where the loader looks before it comes there: a refusal ends its search, a file that is not there does not.
+    for (const name of missed) readable.push(path.join(name, 'package.json'));
   }
   return ['--permission', '--allow-addons', ...readable.map((file) => `--allow-fs-read=${file}`)];
 }
 
-/** The directories of the packages whose files the worker reads. */
-function workerPackages(): string[] {
+interface WorkerPackage {
+  readonly directory: string;
+  /** Where it could have been, and is not, in the order of the search. */
+  readonly missed: readonly string[];
+}
+
+/** The packages whose files the worker reads. */
+function workerPackages(): readonly WorkerPackage[] {
   const own = ['isolated-vm', 'amaro', '@jridgewell/sourcemap-codec'].map((name) =>
-    packageDirectory(name, require),
+    findPackage(name, require),
   );
-  const addon = createRequire(path.join(realpathSync(own[0] ?? ''), 'package.json'));
-  return [...own, packageDirectory('node-gyp-build', addon)];
+  const addon = createRequire(path.join(realpathSync(own[0]?.directory ?? ''), 'package.json'));
+  return [...own, findPackage('node-gyp-build', addon)];
 }
 
 /** Node reads it to learn that our files are modules. */
@@ -213,10 +221,12 @@ function ownPackageFile(): string {
   }
 }
 
-function packageDirectory(name: string, from: NodeJS.Require): string {
+function findPackage(name: string, from: NodeJS.Require): WorkerPackage {
+  const missed: string[] = [];
   for (const directory of from.resolve.paths(name) ?? []) {
     const candidate = path.join(directory, name);
-    if (existsSync(path.join(candidate, 'package.json'))) return candidate;
+    if (existsSync(path.join(candidate, 'package.json'))) return { directory: candidate, missed };
+    missed.push(candidate);
   }
   throw new Error(`The package ${name} is not installed`);
 }
