@@ -13,7 +13,7 @@
  *  M5  One that was closed or has expired still answers for what it did, until its tombstone has served its time.
  */
 import { assign, setup } from 'xstate';
-import { lose, placeNext, refuse, seekAgain, takeReport, unpark } from './attempts.ts';
+import { lose, refuse, unpark } from './attempts.ts';
 import { endCall, loseCall, missProvider, passTime } from './calls.ts';
 import {
   beginDraft,
@@ -28,6 +28,8 @@ import {
   reply,
 } from './draft.ts';
 import { fail } from './ending.ts';
+import { placeNext, seekAgain } from './placing.ts';
+import { takeReport } from './reports.ts';
 import type {
   Answer,
   Execution,

@@ -1,6 +1,7 @@
 /** What a broker counts of itself, for its operator and for whoever starts runtimes. */
-import { waitingFor } from '../../actors/attempts.ts';
+
 import type { Labels } from '../../actors/placement.ts';
+import { waitingFor } from '../../actors/placing.ts';
 import type { Routing } from '../../actors/routing.ts';
 import type { SessionStateValue } from '../../actors/session.ts';
 import type { SessionContext } from '../../actors/sessiondata.ts';

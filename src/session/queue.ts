@@ -10,7 +10,7 @@
  *  U3  A place is kept for whoever's turn has come until he has looked. What came to nothing is not counted against
  *      his tenant, and he is first again.
  */
-import { askedOf, placeable } from '../../actors/attempts.ts';
+
 import {
   EMPTY_FAIR,
   enqueue,
@@ -19,6 +19,7 @@ import {
   serveFitting,
   without,
 } from '../../actors/fairqueue.ts';
+import { askedOf, placeable } from '../../actors/placing.ts';
 import type { SessionContext } from '../../actors/sessiondata.ts';
 import type { Clock } from '../clock.ts';
 import type { Directory } from './directory.ts';

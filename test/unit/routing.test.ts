@@ -1,8 +1,8 @@
 /** Rules that turn a session's labels into labels of a runtime; and what a session says when none fits. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { waitingFor } from '../../actors/attempts.ts';
 import type { RuntimeView } from '../../actors/placement.ts';
+import { waitingFor } from '../../actors/placing.ts';
 import {
   bestThere,
   LEAST_LOADED,
