@@ -6,6 +6,8 @@ const ROOT = path.resolve(import.meta.dirname, '../..');
 const CLI = path.join(ROOT, 'src/cli.ts');
 /** Tools that pods provide: see podtools.ts. */
 export const POD_TOOLS = path.join(import.meta.dirname, 'podtools.ts');
+/** A loaded machine may take long to start a process. */
+const START_MS = 60_000;
 const SKEW = path.join(import.meta.dirname, 'skew.ts');
 
 export interface PodOptions {
@@ -111,12 +113,11 @@ export class Pod {
       env: { ...process.env, NODE_ENV: 'test', ...skewed(this.skewMs), ...env },
     });
     this.#process = launched;
-    await waitUntil(async () => !launched.running || (await this.ready()), `${this.id} is ready`).catch(
-      async (error) => {
-        await launched.kill();
-        throw new Error(`${(error as Error).message}:\n${launched.output}`);
-      },
-    );
+    const isReadyOrGone = async (): Promise<boolean> => !launched.running || (await this.ready());
+    await waitUntil(isReadyOrGone, `${this.id} is ready`, START_MS).catch(async (error) => {
+      await launched.kill();
+      throw new Error(`${(error as Error).message}:\n${launched.output}`);
+    });
     if (!launched.running) throw new Error(`${this.id} ended at its start:\n${launched.output}`);
   }
 
