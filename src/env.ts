@@ -20,8 +20,9 @@ export const ENVIRONMENT = {
   ENCLAVE_NATS_KEY: 'PEM file of its key',
   ENCLAVE_NATS_INBOX_PREFIX: 'begins the subjects of answers to this process',
   ENCLAVE_REDIS_URL:
-    'Redis of the brokers, or several nodes of a Redis Cluster separated by commas. Default redis://127.0.0.1:6379',
+    'Redis of the brokers; nodes of a Redis Cluster separated by commas; or redis+sentinel://sentinel,sentinel/master. rediss speaks TLS. Default redis://127.0.0.1:6379',
   ENCLAVE_REDIS_PASSWORD: 'Redis password, if it is not in the url',
+  ENCLAVE_REDIS_SENTINEL_PASSWORD: 'password of the sentinels, if they have one',
   ENCLAVE_REDIS_ACK: 'master or replica: what an acknowledged write has reached',
   ENCLAVE_REDIS_KEY_PREFIX: 'begins every key in Redis',
   ENCLAVE_NAMESPACE: 'the tenant boundary. Default default',
@@ -31,17 +32,28 @@ export const ENVIRONMENT = {
   ENCLAVE_LABELS: 'labels of a runtime: key=value,key=value',
   ENCLAVE_POOL_SIZE: 'worker processes of a runtime',
   ENCLAVE_MAX_WORKER_MEMORY: 'resident memory of one worker, in bytes',
+  ENCLAVE_UID: 'user that the workers of a runtime run as',
+  ENCLAVE_GID: 'group that the workers of a runtime run as',
   ENCLAVE_WORKER_POOL: 'what else its workers are told: JSON of the options of workerPool, or @file',
   ENCLAVE_HEARTBEAT_MS: 'between the heartbeats of a runtime, in ms',
+  ENCLAVE_TOOLS: 'module of the tools that a broker provides',
   ENCLAVE_LEASE_TTL_MS: 'life of a broker’s lease, in ms',
   ENCLAVE_SCAN_MS: 'how often a broker looks for sessions without an owner, in ms',
   ENCLAVE_HIBERNATE_AFTER_MS: 'a session with nothing to do is put away after this, in ms',
   ENCLAVE_PARK_AFTER_MS: 'a script that sleeps for longer holds no isolate meanwhile, in ms',
   ENCLAVE_DRAIN_GRACE_MS: 'how long a drain waits, in ms',
   ENCLAVE_SESSION_TIMEOUT_MS: 'sessions expire after this long without activity, in ms',
+  ENCLAVE_PLACEMENT_TIMEOUT_MS: 'how long an execution that never ran waits for a runtime, in ms',
+  ENCLAVE_MAX_RUNS: 'stateless runs in one broker',
+  ENCLAVE_MAX_EXECUTIONS: 'executions of a session that wait or run',
+  ENCLAVE_KEEP_EXECUTIONS: 'ended executions that a session remembers',
+  ENCLAVE_MAX_EVENTS: 'events kept per session',
   ENCLAVE_MAX_SESSIONS: 'sessions with an actor in one broker',
   ENCLAVE_MAX_CONCURRENT_SESSIONS: 'sessions with an actor in all brokers of the namespace',
   ENCLAVE_ADMISSION: 'what a broker takes on for each tenant: JSON, or @file',
+  ENCLAVE_ROUTING: 'which runtimes a session may use: JSON, or @file',
+  ENCLAVE_RUNTIME_POOL: 'how many runtimes a broker keeps on its machine: JSON, or @file',
+  ENCLAVE_RUNTIME_WORKERS: 'the workers of each of those runtimes: JSON, or @file',
   ENCLAVE_AUDIT: 'file that a broker adds a line to for every execution that ends; - is the standard output',
   ENCLAVE_REDACT_EVENTS: '1: a broker keeps what scripts write, pass to tools and return out of events',
   ENCLAVE_LOG_CONTENT: '1: a broker shows scripts, arguments and results at the level debug; for development',
@@ -63,12 +75,6 @@ export function flagFromEnv(name: Variable): boolean | undefined {
   if (!['0', '1', 'true', 'false'].includes(text))
     throw new EnclaveError('INVALID_ARGUMENT', `${name}: must be 1 or 0, not "${text}"`, { key: name });
   return text === '1' || text === 'true';
-}
-
-/** A whole number. Throws INVALID_ARGUMENT naming the variable. */
-export function numberFromEnv(name: Variable): number | undefined {
-  const text = fromEnv(name);
-  return text === undefined ? undefined : wholeNumber(text, name);
 }
 
 /** Throws INVALID_ARGUMENT naming `key`. */

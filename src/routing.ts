@@ -34,21 +34,18 @@ export interface RoutingOptions {
   readonly routingRules?: readonly RoutingRule[] | undefined;
 }
 
-const STRATEGIES: readonly unknown[] = [
-  'label-match',
-  'least-loaded',
-  'round-robin',
-] satisfies readonly RoutingStrategy[];
+const STRATEGIES: readonly RoutingStrategy[] = ['label-match', 'least-loaded', 'round-robin'];
 const RULE_KEYS = ['match', 'target', 'fallback'];
 const MAX_RULES = 100;
 
 /** Resolve how a broker places. Throws INVALID_ARGUMENT naming the key, such as `routingRules[1].target.tier`. */
-export function resolveRouting(given: RoutingOptions): Routing {
-  const { routingStrategy: strategy = LEAST_LOADED.strategy, routingRules: rules } = given;
-  if (!STRATEGIES.includes(strategy))
+export function resolveRouting(given: { readonly [K in keyof RoutingOptions]: unknown }): Routing {
+  const { routingStrategy = LEAST_LOADED.strategy, routingRules: rules } = given;
+  const strategy = STRATEGIES.find((known) => known === routingStrategy);
+  if (strategy === undefined)
     throw invalidArgument(
       'routingStrategy',
-      `must be 'label-match', 'least-loaded' or 'round-robin', not ${String(strategy)}`,
+      `must be 'label-match', 'least-loaded' or 'round-robin', not ${String(routingStrategy)}`,
     );
   if (rules === undefined) return { strategy, rules };
   if (strategy !== 'label-match')

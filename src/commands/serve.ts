@@ -92,9 +92,19 @@ async function serveNode(
   } catch (error) {
     clearInterval(awake);
     await node.close().catch(() => undefined);
-    throw error;
+    throw taken(error, port) ?? error;
   }
   logger.info(`${what} is ready`);
+}
+
+/** What to do about a port that another process has; undefined for any other error. */
+function taken(error: unknown, port: number | undefined): EnclaveError | undefined {
+  if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') return undefined;
+  return new EnclaveError(
+    'UNAVAILABLE',
+    `Port ${port} of this machine is another process's: name one with --port, or any that is free with --port 0`,
+    { cause: error },
+  );
 }
 
 /** Throws INVALID_ARGUMENT if it cannot be written to: better no broker than one that is thought to be audited. */

@@ -1,4 +1,4 @@
-/** `enclave sessions`: look at sessions and move them about. */
+/** `enclave sessions`: look at sessions, move them about and end them. */
 import type { NatsOptions } from '../bus/nats.ts';
 import { EnclaveClient } from '../client.ts';
 import type { SessionListed } from '../protocol.ts';
@@ -38,7 +38,7 @@ export async function showSession(id: string, cluster: Cluster): Promise<void> {
 export async function printEvents(
   id: string,
   cluster: Cluster,
-  { fromSeq, follow }: { readonly fromSeq: number | undefined; readonly follow: boolean },
+  { fromSeq, follow }: { readonly fromSeq: number | 'first'; readonly follow: boolean },
 ): Promise<void> {
   await using client = clientOf(cluster);
   await client.connect();
@@ -46,9 +46,9 @@ export async function printEvents(
   const { seq } = await session.info();
   const controller = new AbortController();
   process.once('SIGINT', () => controller.abort());
-  const from = fromSeq ?? 1;
-  if (!follow && from > seq) return;
-  for await (const event of session.events({ fromSeq: from, signal: controller.signal })) {
+  const none = fromSeq === 'first' ? seq === 0 : fromSeq > seq;
+  if (!follow && none) return;
+  for await (const event of session.events({ fromSeq, signal: controller.signal })) {
     if (cluster.json) print(event);
     else
       process.stdout.write(
@@ -72,6 +72,21 @@ export async function closeSession(id: string, cluster: Cluster): Promise<void> 
   await client.session(id).close();
   if (cluster.json) return print({ session: id, status: 'closed' });
   process.stdout.write(`${id} is closed\n`);
+}
+
+export async function deleteSession(id: string, cluster: Cluster): Promise<void> {
+  await using client = clientOf(cluster);
+  await client.connect();
+  await client.session(id).delete();
+  if (cluster.json) return print({ session: id, status: 'deleted' });
+  process.stdout.write(`${id} is gone\n`);
+}
+
+/** Print the journal of an execution, for a file: JSON whether it was asked for or not. */
+export async function printJournal(id: string, execution: string, cluster: Cluster): Promise<void> {
+  await using client = clientOf(cluster);
+  const journal = await client.journal(execution, { sessionId: id });
+  process.stdout.write(`${JSON.stringify(journal, undefined, cluster.json ? undefined : 2)}\n`);
 }
 
 function clientOf({ nats, namespace }: Cluster): EnclaveClient {

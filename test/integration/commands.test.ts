@@ -21,7 +21,8 @@ let runtime: Pod;
 beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), 'enclave-commands-'));
   [nats, redis] = await Promise.all([startNats(), startRedis()]);
-  const broker = { nats: nats.url, redis: redis.url, tools: POD_TOOLS, env: { ENCLAVE_TEST_DIR: folder } };
+  const env = { ENCLAVE_TEST_DIR: folder, ENCLAVE_MAX_EVENTS: '10' };
+  const broker = { nats: nats.url, redis: redis.url, tools: POD_TOOLS, env };
   brokers = await Promise.all(['one', 'two'].map((id) => startBrokerPod({ ...broker, id })));
   runtime = await startRuntimePod({ nats: nats.url, id: 'r1', labels: { tier: 'standard' } });
 }, 60_000);
@@ -90,7 +91,7 @@ describe('enclave run', () => {
   it('refuses what contradicts itself', async () => {
     expect(await enclave(['run', 'x', '--local', '--session', 's'])).toMatchObject({
       code: 2,
-      err: expect.stringMatching(/^error: INVALID_ARGUMENT: --local/),
+      err: expect.stringMatching(/^error: INVALID_ARGUMENT: --session: .*--local/),
     });
     expect(await enclave(['run', script('return 1'), '--input', '{'])).toMatchObject({
       code: 2,
@@ -135,9 +136,64 @@ describe('enclave sessions', () => {
       err: expect.stringMatching(/^error: NOT_FOUND/),
     });
   });
+
+  it('shows the events that are kept of a log that was trimmed', async () => {
+    const { EnclaveClient } = await import('../../src/index.ts');
+    await using client = new EnclaveClient({ serverUrl: nats.url });
+    const session = await client.spawnSession();
+    for (let n = 0; n < 10; n++) await session.execute('console.log("line")').result;
+    const { seq } = await session.info();
+    const { code, out } = await enclave(['sessions', 'events', session.id, '--json']);
+    expect(code).toBe(0);
+    const seqs = out
+      .trim()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { readonly seq: number }).seq);
+    expect(seqs[0]).toBeGreaterThan(1);
+    expect(seqs).toEqual(
+      Array.from({ length: seq - (seqs[0] ?? 0) + 1 }, (_, index) => (seqs[0] ?? 0) + index),
+    );
+    expect(await enclave(['sessions', 'events', session.id, '--from', '1'])).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/^error: TRUNCATED/),
+    });
+  });
+
+  it('saves the journal of an execution for a rerun, and deletes a session', async () => {
+    const { EnclaveClient } = await import('../../src/index.ts');
+    await using client = new EnclaveClient({ serverUrl: nats.url });
+    const session = await client.spawnSession();
+    const run = session.execute('return (await callTool("ledger:look", {})) === undefined ? 1 : 2;');
+    await run.result;
+    const { code, out } = await enclave(['sessions', 'journal', session.id, run.id]);
+    expect(code).toBe(0);
+    const file = path.join(folder, 'journal.json');
+    writeFileSync(file, out);
+    expect(await enclave(['rerun', file])).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/ledger:look[\s\S]*verdict +same\n$/),
+    });
+    expect(await enclave(['sessions', 'delete', session.id])).toMatchObject({
+      code: 0,
+      out: `${session.id} is gone\n`,
+    });
+    expect(await enclave(['sessions', 'show', session.id])).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/^error: NOT_FOUND/),
+    });
+  });
 });
 
 describe('enclave broker and enclave runtime', () => {
+  it('say what to do about a port that is taken', async () => {
+    const port = String(brokers[0]?.port);
+    const words = ['broker', '--redis', redis.url, '--port', port, '--host', '127.0.0.1'];
+    expect(await enclave([...words, '--log-level', 'silent'])).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(new RegExp(`^error: UNAVAILABLE: Port ${port} .*--port 0`)),
+    });
+  });
+
   it('end with code 0 on SIGTERM', async () => {
     expect(await runtime.drain()).toBe(0);
     expect(runtime.logged('runtime has drained')).toHaveLength(1);
@@ -187,7 +243,7 @@ describe('the environment', () => {
   });
 
   it('is read, every variable of it', async () => {
-    const sources = ['cli.ts', 'env.ts']
+    const sources = ['env.ts', 'commands/program.ts', 'commands/values.ts']
       .map((file) => readFileSync(path.join(ROOT, 'src', file), 'utf8'))
       .join('');
     const read = Object.keys(ENVIRONMENT).filter((name) => sources.split(`'${name}'`).length > 1);

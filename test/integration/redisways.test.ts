@@ -1,5 +1,6 @@
 /** Other ways to Redis than the url of one server: over TLS, and by way of a Sentinel. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { redisOf } from '../../src/commands/values.ts';
 import { RedisStore, type RedisStoreOptions } from '../../src/store/redis/store.ts';
 import { unique } from '../contract/store/kit.ts';
 import { Certificates } from '../support/certificates.ts';
@@ -101,6 +102,8 @@ describe('a master that a Sentinel knows', () => {
   it('is found, and its successor when it is gone', async () => {
     const store = await openStore({ sentinels: [{ host: HOST, port: sentinel.port }], name: 'sessions' });
     const session = await createIn(store);
+    const byUrl = await openStore(redisOf(`redis+sentinel://${HOST}:${sentinel.port}/sessions`, '--redis'));
+    expect(await byUrl.load(session)).toMatchObject({ snapshot: 's' });
     await waitUntil(
       async () => (await replica.cli('KEYS', `*session:{${session}}`)) !== '',
       'the replica has it',

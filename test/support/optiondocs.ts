@@ -376,6 +376,8 @@ export const COMMANDS: readonly string[] = [
   'sessions events',
   'sessions migrate',
   'sessions close',
+  'sessions delete',
+  'sessions journal',
   'identities init',
   'identities add',
   'identities issue',

@@ -2,6 +2,7 @@
 import { globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { obey } from '../../src/commands/program.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
@@ -25,7 +26,10 @@ vi.mock('../../src/commands/run.ts', recorder(['runFile']));
 vi.mock('../../src/commands/rerun.ts', recorder(['rerunFile']));
 vi.mock(
   '../../src/commands/sessions.ts',
-  recorder(['listSessions', 'showSession', 'printEvents', 'migrateSession', 'closeSession']),
+  recorder([
+    ...['listSessions', 'showSession', 'printEvents', 'migrateSession', 'closeSession'],
+    ...['deleteSession', 'printJournal'],
+  ]),
 );
 vi.mock(
   '../../src/identities/files.ts',
@@ -81,11 +85,8 @@ const all = pages.flatMap((page) => commandsIn(page, readFileSync(path.join(ROOT
 const isShown = ({ words }: Command): boolean => words.length > 0 && words[0] !== '…';
 const shown = all.filter(isShown);
 
-let argv: string[];
 let printed: string[];
-let copies = 0;
 beforeEach(() => {
-  argv = process.argv;
   printed = [];
   asked.length = 0;
   const print = (text: unknown): boolean => {
@@ -96,22 +97,12 @@ beforeEach(() => {
   vi.spyOn(process.stderr, 'write').mockImplementation(print);
 });
 afterEach(() => {
-  process.argv = argv;
-  process.exitCode = undefined;
   vi.restoreAllMocks();
 });
 
 /** What the command line makes of the words: what it would have done, or its complaint. */
 async function understood(words: readonly string[]): Promise<string> {
-  let code: number | undefined;
-  vi.spyOn(process, 'exit').mockImplementation((given) => {
-    code = Number(given ?? 0);
-    return undefined as never;
-  });
-  process.exitCode = undefined;
-  process.argv = [process.execPath, 'enclave', ...words];
-  await import(/* @vite-ignore */ `../../src/cli.ts?copy=${++copies}`);
-  const failed = code ?? Number(process.exitCode ?? 0);
+  const failed = (await obey(words)) ?? 0; // A recorded command has no code.
   if (failed !== 0) return `exit code ${failed}: ${printed.join('').split('\n')[0]}`;
   if (asked.length > 0) return asked.join(', ');
   return printed.length > 0 ? 'printed' : 'nothing';

@@ -221,7 +221,7 @@ describe('third parties', () => {
     '@nats-io/nkeys': 'src/identities/keys.ts',
     uuid: 'src/ids.ts',
     '@opentelemetry/api': 'src/traces.ts',
-    commander: 'src/cli.ts',
+    commander: 'src/commands/program.ts',
     pino: 'src/ops/logs.ts',
     ioredis: 'src/store/redis/client.ts',
     limiter: 'src/session/bucket.ts',
