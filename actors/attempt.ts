@@ -38,6 +38,17 @@ export function sameVersions(one: Versions, other: Versions): boolean {
   return one.engine === other.engine && one.prelude === other.prelude && one.stripper === other.stripper;
 }
 
+/** A replay makes up for time that was lost: it gets this many times the wall and CPU time of a first attempt. */
+const REPLAY_FACTOR = 3;
+/** And never more than this, in ms. */
+const MAX_TIME_MS = 3_600_000;
+
+/** What a replay may use of what a first attempt may; times in ms. */
+export function replayLimits<T extends { readonly timeoutMs: number; readonly cpuMs: number }>(limits: T): T {
+  const longer = (ms: number): number => Math.min(ms * REPLAY_FACTOR, MAX_TIME_MS);
+  return { ...limits, timeoutMs: longer(limits.timeoutMs), cpuMs: longer(limits.cpuMs) };
+}
+
 /** How an attempt ended. Every attempt ends exactly once. */
 export type AttemptEnd =
   /** The script returned. `state` is its new state as JSON; undefined if it did not change it. */
@@ -78,6 +89,13 @@ const CALL_CODES = [
   'TOOL_TIMEOUT',
   'OUTCOME_UNKNOWN',
 ];
+
+/** What a script is told of a call that is not made, because it may not call the tool or there is none. */
+export function refusalText(code: 'TOOL_NOT_ALLOWED' | 'UNKNOWN_TOOL', tool: string): string {
+  return code === 'UNKNOWN_TOOL'
+    ? `There is no tool "${tool}"`
+    : `This script may not call the tool "${tool}"`;
+}
 
 /** The code of a failed call's delivery. */
 export function deliveryCode(code: string): string {

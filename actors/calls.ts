@@ -8,7 +8,7 @@
  *  K4  In doubt means that the provider was lost. Then `read` and `idempotent` are dispatched again, `unsafe` never
  *      is: its tool is asked what became of it, and if nobody can tell it ends as OUTCOME_UNKNOWN.
  */
-import { deliveryCode, type ScriptItem } from './attempt.ts';
+import { deliveryCode, refusalText, type ScriptItem } from './attempt.ts';
 import {
   acknowledge,
   callPending,
@@ -40,10 +40,8 @@ export function enterCall(draft: Draft, execution: ExecutionDraft, item: CallIte
     toolName: name,
     args: tooDeep ? undefined : parsedOrNothing(json),
   });
-  if (item.refusal === 'TOOL_NOT_ALLOWED')
-    return deliver(draft, execution, index, item.refusal, `This script may not call the tool "${name}"`, 0);
-  if (item.refusal === 'UNKNOWN_TOOL')
-    return deliver(draft, execution, index, item.refusal, `There is no tool "${name}"`, 0);
+  if (item.refusal !== undefined)
+    return deliver(draft, execution, index, item.refusal, refusalText(item.refusal, name), 0);
   if (tooDeep) {
     const message = `callTool(${name}): the arguments are nested deeper than ${MAX_NESTING} levels`;
     return deliver(draft, execution, index, 'SERIALIZATION_ERROR', message, 0);

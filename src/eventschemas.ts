@@ -13,6 +13,7 @@ import {
   type Redacted,
 } from '../actors/events.ts';
 import type { AuditRecord } from './session/audit.ts';
+import { ID } from './subjects.ts';
 
 /** The part of JSON Schema that is used here. */
 export interface JsonSchema {
@@ -220,7 +221,7 @@ const PAYLOADS: { readonly [T in EventType]: Fields<EventPayloads[T]> } = {
 // ---- whole events ----------------------------------------------------------------------------------------
 
 const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
-const ID_PATTERN = '^[A-Za-z0-9_-]{1,64}$';
+const ID_PATTERN = ID.source;
 
 const ENVELOPE = {
   protocolVersion: { type: 'integer', const: PROTOCOL_VERSION, description: 'The version of the protocol.' },

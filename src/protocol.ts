@@ -299,7 +299,7 @@ export interface Ping {
 export interface Offer {
   readonly t: 'offer';
   readonly session: string;
-  /** True if `session` is the home of a broker's stateless runs: nobody succeeds it. */
+  /** True if `session` is the home of a broker's stateless runs: it has no heirs, because nobody takes its owner's place. */
   readonly home?: boolean | undefined;
   readonly epoch: number;
   readonly attempt: string;
@@ -312,7 +312,7 @@ export interface Offer {
   readonly startTime: number;
   readonly limits: SessionLimits;
   readonly isolation: Isolation;
-  /** Isolates are kept for it and shared with nobody else. Undefined: the session. */
+  /** Not the tenant but the key of its isolates: they are kept for it and shared with nobody else. Undefined: the session. The tenant is `share.name`. */
   readonly tenant?: string | undefined;
   /** The tenant on whose share it waits for a worker, and how large that share is beside others. Undefined from an older broker: what isolates are kept for, and 1. */
   readonly share?: { readonly name: string; readonly weight: number } | undefined;
@@ -389,7 +389,7 @@ export interface CallTool {
   /** `session/execution/index`: the idempotency key. */
   readonly key: string;
   readonly session: string;
-  /** True if `session` is the home of a broker's stateless runs: nobody succeeds it. */
+  /** As in {@link Offer}. */
   readonly home?: boolean | undefined;
   readonly execution: string;
   readonly index: number;

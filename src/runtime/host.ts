@@ -11,7 +11,7 @@
  *      that is held back.
  */
 import { hash } from 'node:crypto';
-import { sameVersions } from '../../actors/attempt.ts';
+import { replayLimits, sameVersions } from '../../actors/attempt.ts';
 import type { Bus, Message, Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import { HeldAnswer, HOLD_MS } from '../heldanswer.ts';
@@ -38,9 +38,6 @@ import type { Sandbox, SandboxSpec } from './sandbox.ts';
 import { AttemptSpans } from './spans.ts';
 
 const MiB = 1024 * 1024;
-/** A replay makes up for time that was lost: it gets this many times the wall and CPU time of a first attempt. */
-const REPLAY_FACTOR = 3;
-const MAX_TIME_MS = 3_600_000;
 /** When a refused owner may ask again, in ms. */
 const RETRY_AFTER_MS = 100;
 /** Offers are refused while all attempts together keep this many times what one of them may. */
@@ -355,7 +352,6 @@ export class RuntimeHost {
 
 function specOf(offer: Offer): Omit<SandboxSpec, 'onReport' | 'onEnd' | 'onSeated'> {
   const { limits, tenant = offer.session } = offer;
-  const longer = (ms: number): number => Math.min(ms * REPLAY_FACTOR, MAX_TIME_MS);
   return {
     id: offer.attempt,
     source: offer.source,
@@ -369,9 +365,7 @@ function specOf(offer: Offer): Omit<SandboxSpec, 'onReport' | 'onEnd' | 'onSeate
     // Measured: 1 µs for 2 KB of source.
     key: `${tenant}#${hash('sha1', offer.source, 'base64')}`,
     isolation: offer.isolation,
-    limits: offer.replay
-      ? { ...limits, timeoutMs: longer(limits.timeoutMs), cpuMs: longer(limits.cpuMs) }
-      : limits,
+    limits: offer.replay ? replayLimits(limits) : limits,
     alone: offer.alone,
     deliveries: offer.deliveries,
   };

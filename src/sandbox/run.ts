@@ -5,7 +5,7 @@
  * Invariant:
  *  N1  A handler runs at most once per call, however many attempts there are.
  */
-import { deliveryCode } from '../../actors/attempt.ts';
+import { deliveryCode, refusalText } from '../../actors/attempt.ts';
 import {
   type EventPayloads,
   type EventType,
@@ -145,9 +145,7 @@ export class Run implements ExecutionOwner {
       tenant,
       signal: this.#abort.signal,
     });
-    if (reply === 'UNKNOWN_TOOL') return this.#deliver(entry, reply, `There is no tool "${entry.name}"`);
-    if (reply === 'TOOL_NOT_ALLOWED')
-      return this.#deliver(entry, reply, `This script may not call the tool "${entry.name}"`);
+    if (typeof reply === 'string') return this.#deliver(entry, reply, refusalText(reply, entry.name));
     this.#runningCalls++;
     this.execution.journal.start(entry, performance.now());
     void reply.then((end) => {

@@ -77,31 +77,12 @@ export class Effects {
       if (attempt !== undefined) this.#attempts.restore(id, attempt.id, attempt.runtime, attempt.reports);
   }
 
-  #makeAttempts({
-    session,
-    epoch,
-    bus,
-    clock,
-    subjects,
-    directory,
-    mayAct,
-    acks,
-    leaseHolds,
-    onReport,
-    live,
-    spans,
-    tell,
-  }: EffectsOptions): Attempts {
+  #makeAttempts(options: EffectsOptions): Attempts {
+    const { epoch, directory, onReport, live, spans, tell } = options;
     return new Attempts({
-      session,
+      ...voiceOf(options),
       epoch,
-      bus,
-      clock,
-      subjects,
       directory,
-      mayAct,
-      acks,
-      leaseHolds,
       onReport,
       makeOffer: (execution, attempt) => this.#makeOffer(execution, attempt),
       trace: (execution) => spans.headers(execution),
@@ -114,16 +95,10 @@ export class Effects {
   }
 
   #makeCalls(options: EffectsOptions): ToolCalls {
-    const { session, bus, clock, subjects, mayAct, acks, leaseHolds, tools, isCommitted, tell } = options;
+    const { subjects, tools, spans, isCommitted, tell } = options;
     return new ToolCalls({
-      session,
-      bus,
-      clock,
-      subjects,
-      mayAct,
-      acks,
-      leaseHolds,
-      spans: options.spans,
+      ...voiceOf(options),
+      spans,
       providers: tools.providers,
       makeCall: (execution, index, t) => this.#makeCall(execution, index, t),
       subjectOf: ({ name }) => subjects.tool(canonicalToolName(name) ?? name),
@@ -279,4 +254,9 @@ export class Effects {
       tenant: behalf,
     };
   }
+}
+
+/** As whom, when and by what the owner speaks. */
+function voiceOf({ session, bus, clock, subjects, mayAct, acks, leaseHolds }: EffectsOptions) {
+  return { session, bus, clock, subjects, mayAct, acks, leaseHolds };
 }

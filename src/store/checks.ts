@@ -2,9 +2,8 @@
  * What a caller of any store must not hand over. A wrong argument is a mistake in the program and no state of the
  * world, so it is refused with a RangeError that names the field, before anything is written.
  */
+import { ID } from '../subjects.ts';
 import type { Acquisition, Commit, Creation, Share } from './store.ts';
-
-const ID = /^[A-Za-z0-9_-]{1,64}$/;
 
 /** Refuses what is not `[A-Za-z0-9_-]{1,64}`. */
 export function checkId(field: string, id: string): void {

@@ -18,13 +18,12 @@
  *   wakes:{wake<n>}         sorted set: sessions by the time of their wake
  *   covers:{wake<n>}        hash: the cover of each entry of that part
  */
+import { ID } from '../../subjects.ts';
 
 /** Parts of the wake index. */
 const WAKE_PARTS = 8;
 /** Of a Redis Cluster. */
 export const SLOTS = 16_384;
-
-const ID = /^[A-Za-z0-9_-]{1,64}$/;
 
 /** Whether a text may be in a key; there is nothing under any other one. */
 export function isId(text: string): boolean {
