@@ -39,7 +39,7 @@ export function isInDoubt({ state, lost }: OpenCall): boolean {
 }
 
 /** What is certain about an execution that ends now without a value. */
-export function outcomeOf(execution: Execution): 'not_started' | 'completed' | 'unknown' {
+function outcomeOf(execution: Execution): 'not_started' | 'completed' | 'unknown' {
   if (execution.doubt || execution.calls.some(isInDoubt)) return 'unknown';
   if (execution.started) return 'completed';
   // It was offered, and nobody knows how far it came.

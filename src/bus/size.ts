@@ -16,7 +16,7 @@ const NULL_BYTES = 4;
  * cost has a bound; Infinity for what is nested more than 1,000 levels deep or cyclic. Exact for JSON data, with
  * what `JSON.stringify` makes of undefined and `toJSON`.
  */
-export function jsonBytes(value: unknown, cap: number, depth = MAX_DEPTH): number {
+function jsonBytes(value: unknown, cap: number, depth = MAX_DEPTH): number {
   switch (typeof value) {
     case 'string':
       return stringBytes(value, cap);

@@ -29,7 +29,7 @@ const PLAIN = [
 ] as const;
 
 /** R1 */
-export function withoutCredentials(text: string): string {
+function withoutCredentials(text: string): string {
   const shown = text.length > MAX_LENGTH ? `${text.slice(0, MAX_LENGTH)}…` : text;
   return shown.includes('@') ? shown.replace(CREDENTIALS, `$1${SHOWN}@`) : shown;
 }

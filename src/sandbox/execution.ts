@@ -23,7 +23,7 @@ import type { Seat } from './seat.ts';
 import { plainState, scriptFrames } from './text.ts';
 
 /** How long a worker may take to stop a script before it is killed, in ms. */
-export const STOP_GRACE_MS = 250;
+const STOP_GRACE_MS = 250;
 
 /** Sleeps of one execution at once. The guest refuses more; a worker that lets more through is not ours any more. */
 export const MAX_SLEEPS = 1_000;

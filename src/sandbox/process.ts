@@ -17,7 +17,7 @@ import { type ParentMessage, parseWorkerMessage, type WorkerMessage } from './me
 const MiB = 1024 * 1024;
 
 /** Longest message in either direction, in bytes: twice the largest payload that any limit allows, and its escapes. */
-export const MAX_FRAME_BYTES = 64 * MiB;
+const MAX_FRAME_BYTES = 64 * MiB;
 
 /** What a worker process needs besides scripts, in bytes: Node, the addon, the V8 snapshot. */
 const BASE_BYTES = 80 * MiB;

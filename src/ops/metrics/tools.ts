@@ -6,7 +6,7 @@ import { counterOf, histogramOf } from './registry.ts';
 
 /** Tools that get series of their own. */
 const MAX_TOOLS = 200;
-export const OTHER_TOOLS = 'other';
+const OTHER_TOOLS = 'other';
 /** Ends of calls that no tool was found for: scripts may write any name, so it gets no series. */
 const NAMELESS: readonly string[] = ['UNKNOWN_TOOL', 'TOOL_NOT_ALLOWED'];
 /** Ends that no handler came to. */

@@ -3,7 +3,8 @@
  *
  * The host enters through one function, `enter(op, …)`, and learns what happened through `enter('take')`: the
  * guest calls nothing back except to flush output early. So the only things that ever cross are primitive
- * strings and numbers.
+ * strings and numbers. What it learns begins with a letter: W it goes on, E it ended, S it is no JavaScript, X nothing
+ * that compiles, H it missed the host.
  *
  * Invariants:
  *  E1  A call's index is given synchronously, in the order of the calls (replay depends on it).
@@ -32,9 +33,6 @@ export interface GuestConfig {
   /** What the script leaves in `state` as JSON, in UTF-16 units at most. */
   readonly maxStateBytes?: number | undefined;
 }
-
-/** What `take` answers first: it goes on, ended, is no JavaScript, is nothing that compiles, or missed the host. */
-export type GuestStatus = 'W' | 'E' | 'S' | 'X' | 'H';
 
 export interface GuestParts {
   readonly sources: GuestSources;

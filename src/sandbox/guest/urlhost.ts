@@ -7,7 +7,7 @@
 import type { UrlAnswer, UrlKey } from './host.ts';
 
 /** Longest request, in UTF-16 units. */
-export const MAX_URL_REQUEST = 65_536;
+const MAX_URL_REQUEST = 65_536;
 
 const REFUSED = '{"ok":false}';
 

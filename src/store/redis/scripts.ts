@@ -77,7 +77,7 @@ export const COMMITTED = {
 } as const;
 
 /** How many arguments of a commit come before its lists. */
-export const COMMIT_HEAD = 22;
+const COMMIT_HEAD = 22;
 
 /**
  * KEYS session, events, tools, then the journals to append to and those to forget.
