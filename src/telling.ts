@@ -1,5 +1,5 @@
 /** What is said over the bus to whoever hears it, and what becomes of it when it cannot be sent. */
-import { type Body, type Bus, BusError } from './bus/bus.ts';
+import { type Body, type Bus, BusError, isNobody } from './bus/bus.ts';
 
 /** Publish what is said again, or asked for, where it did not arrive. Throws only what is no {@link BusError}: that is a mistake. */
 export function publishOrDrop(bus: Pick<Bus, 'publish'>, subject: string, body: Body): void {
@@ -21,17 +21,17 @@ export function publishIfFits(bus: Pick<Bus, 'publish'>, subject: string, body: 
 }
 
 /**
- * Send what is kept until it is acknowledged, and call `onNobody` if there is nobody to hear it. Who hears it
+ * Send what is kept until it is acknowledged, and call `onNobody` if there is nobody to hear it, nor likely to be back. Who hears it
  * acknowledges it in his own time: that there is no answer within `timeoutMs` is the good one. Never throws.
  */
 export function sendToSomebody(
-  bus: Pick<Bus, 'request'>,
+  bus: Pick<Bus, 'request' | 'connectedMs'>,
   subject: string,
   body: Body,
   timeoutMs: number,
   onNobody: () => void,
 ): void {
   bus.request(subject, body, { timeoutMs }).catch((error: unknown) => {
-    if (error instanceof BusError && error.code === 'NO_RESPONDERS') onNobody();
+    if (isNobody(error, bus)) onNobody();
   });
 }

@@ -325,7 +325,7 @@ describe('a client', () => {
   it('runs here within the limits that were set: the run’s, else the fallback’s, else its own', async () => {
     const options = {
       serverUrl: 'nats://127.0.0.1:1',
-      limits: { timeoutMs: 300, maxToolCalls: 0, memoryBytes: 4096 * 1024 * 1024 },
+      limits: { timeoutMs: 3_000, maxToolCalls: 0, memoryBytes: 4096 * 1024 * 1024 },
       isolation: 'realm',
       fallback: { tools: [double], limits: { maxToolCalls: 1 }, isolation: 'context' },
     } as const;
@@ -334,9 +334,9 @@ describe('a client', () => {
       const result = await local.run(code, { input: 1, ...given });
       return result.success ? result.value : result.error.code;
     };
-    expect(await codeOf('await sleep(5_000)')).toBe('EXECUTION_TIMEOUT');
-    expect(await codeOf('await sleep(600); return 1', { limits: { timeoutMs: 20_000 } })).toBe(1);
-    expect(await codeOf('await sleep(5_000)', { limits: { timeoutMs: 20_000, deadlineMs: 300 } })).toBe(
+    expect(await codeOf('await sleep(30_000)')).toBe('EXECUTION_TIMEOUT');
+    expect(await codeOf('await sleep(3_100); return 1', { limits: { timeoutMs: 20_000 } })).toBe(1);
+    expect(await codeOf('await sleep(30_000)', { limits: { timeoutMs: 20_000, deadlineMs: 300 } })).toBe(
       'EXECUTION_TIMEOUT',
     );
     expect(await codeOf(CALL)).toBe(2);
@@ -422,13 +422,13 @@ describe('a client', () => {
     const namespace = newNamespace();
     await startBroker({ namespace });
     await startRuntime({ namespace, workerPool: { size: 1, maxMemory: 128 * 1024 * 1024 } });
-    const client = newClient({ namespace });
+    const client = newClient({ namespace, timeout: 60_000 });
     const result = await client.run(
-      'const kept = []; for (let i = 0; ; i++) kept.push(new Array(10_000).fill(i))',
-      { limits: { memoryBytes: 4096 * 1024 * 1024, timeoutMs: 15_000, cpuMs: 15_000 } },
+      'const kept = []; for (let i = 0; ; i++) kept.push(new Array(100_000).fill(i))',
+      { limits: { memoryBytes: 4096 * 1024 * 1024, timeoutMs: 60_000, cpuMs: 60_000 } },
     );
     expect(result).toMatchObject({ success: false, error: { code: 'MEMORY_LIMIT_EXCEEDED' } });
-  });
+  }, 90_000);
 
   it('says at once that there is no other broker to migrate to', async () => {
     const namespace = newNamespace();
