@@ -187,7 +187,7 @@ describe('over NATS', () => {
   it('what is not sampled is passed on as not sampled, and nothing of it is recorded', async () => {
     const parts = await cluster();
     const seen = (tracing = new Tracing(new AlwaysOffSampler()));
-    const flags = overhear('enclave.test.runtime.r1.cmd');
+    const flags = await overhear('enclave.test.runtime.r1.cmd');
     expect(valueIn(await parts.client.run('return 1'))).toBe(1);
     await parts.until(() => flags.length > 0, 'the offer was heard');
     expect(flags[0]).toMatch(/^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/);
@@ -195,20 +195,20 @@ describe('over NATS', () => {
   });
 });
 
-/** The `traceparent` of each message on a subject, '' for none, as any subscriber sees it. */
-function overhear(subject: string): string[] {
+/** The `traceparent` of each message on a subject, '' for none, as any subscriber sees it. Resolves when it listens. */
+async function overhear(subject: string): Promise<string[]> {
   const heard: string[] = [];
   wire.subscribe(subject, {
     callback: (_error, message) => void heard.push(message.headers?.get('traceparent') ?? ''),
   });
+  await wire.flush();
   return heard;
 }
 
 describe('on the wire', () => {
   it('requests carry traceparent while somebody traces, and no header at all while nobody does', async () => {
     const parts = await cluster();
-    const heard = overhear('enclave.test.>');
-    await wire.flush();
+    const heard = await overhear('enclave.test.>');
     expect(valueIn(await parts.client.run('return await callTool("letters:weigh", 1)'))).toBe(1);
     await parts.until(() => heard.length >= 5, 'messages were heard');
     expect(heard.filter((header) => header !== '')).toEqual([]);
@@ -224,8 +224,7 @@ describe('on the wire', () => {
 
   it('a broker that is not traced passes the trace of its client on', async () => {
     const parts = await cluster();
-    const heard = overhear('enclave.test.runtime.r1.cmd');
-    await wire.flush();
+    const heard = await overhear('enclave.test.runtime.r1.cmd');
     const link = await NatsLink.open({ servers: nats.url });
     opened.push(link);
     const traceparent = `00-${'ab'.repeat(16)}-${'cd'.repeat(8)}-01`;
@@ -238,8 +237,7 @@ describe('on the wire', () => {
 
   it('what is no trace is not taken for one', async () => {
     const parts = await cluster();
-    const heard = overhear('enclave.test.runtime.r1.cmd');
-    await wire.flush();
+    const heard = await overhear('enclave.test.runtime.r1.cmd');
     const wrong = headers();
     wrong.set('traceparent', `00-${'0'.repeat(32)}-${'cd'.repeat(8)}-01`);
     await wire.request('enclave.test.broker.run', JSON.stringify(runOf('return 1')), {
