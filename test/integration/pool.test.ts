@@ -11,6 +11,7 @@ import {
   type EnclaveConfig,
   type WorkerPoolOptions,
 } from '../../src/index.ts';
+import { isAlive } from '../support/processes.ts';
 import { errorIn, valueIn } from './ends.ts';
 
 const MiB = 1024 * 1024;
@@ -27,14 +28,6 @@ function open(options: WorkerPoolOptions, config: EnclaveConfig = {}): Enclave {
 }
 
 const pids = (enclave: Enclave): readonly number[] => enclave.stats().workers.map(({ pid }) => pid);
-const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-};
-
 describe('200 tenants in turn on 2 workers', () => {
   /** Leaves its mark wherever a script can, and looks for one of another's. */
   const SCRIPT = `

@@ -5,7 +5,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createWorkerPoolAdapter } from '../../src/adapter.ts';
 import { NatsLink } from '../../src/bus/nats.ts';
 import { SessionClient } from '../../src/client/client.ts';
@@ -22,6 +22,7 @@ import { MemoryStore } from '../../src/store/memory.ts';
 import { subjectsOf } from '../../src/subjects.ts';
 import { defineTool, type ToolContext } from '../../src/tools/define.ts';
 import { type NatsServer, startNats } from '../support/nats.ts';
+import { waitUntil } from '../support/processes.ts';
 import type { FromService, ToService } from '../support/toolservice.ts';
 import { errorIn, valueIn } from './ends.ts';
 
@@ -36,13 +37,6 @@ let broker: Broker;
 let client: SessionClient;
 let takeDown: () => Promise<void>;
 let services: Service[] = [];
-
-/** Resolves when the claim holds. */
-async function until(claim: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  await vi.waitUntil(claim, { timeout: 30_000, interval: 10 }).catch((error: unknown) => {
-    throw new Error(`it never came true that ${what}`, { cause: error });
-  });
-}
 
 /** A provider's process. */
 class Service {
@@ -62,7 +56,7 @@ class Service {
     services.push(service);
     await service.told('ready');
     for (const tool of tools)
-      await until(
+      await waitUntil(
         () => broker.tools.list({}).tools.some(({ name, providers }) => name === tool && providers > 0),
         `${tool} is advertised`,
       );
@@ -74,7 +68,7 @@ class Service {
     return this.heard.flatMap((message) => (message.t === t && 'key' in message ? [message.key] : []));
   }
   told(t: FromService['t']): Promise<void> {
-    return until(() => this.heard.some((message) => message.t === t), `${this.id} tells "${t}"`);
+    return waitUntil(() => this.heard.some((message) => message.t === t), `${this.id} tells "${t}"`);
   }
   say(message: ToService): void {
     this.#process.send(message);
@@ -155,7 +149,7 @@ const called = (...of: readonly Service[]): readonly string[] =>
 /** One call, to whichever of two providers it goes: that one first. */
 async function callOne(code: string, one: Service, other: Service) {
   const begun = await begin(code);
-  await until(() => called(one, other).length > 0, 'one of them was called');
+  await waitUntil(() => called(one, other).length > 0, 'one of them was called');
   const [first, second] = called(one).length > 0 ? [one, other] : [other, one];
   return { ...begun, first, second };
 }
@@ -178,7 +172,7 @@ describe('a service', () => {
   it('is listed by any broker, with what it tells of its tools', async () => {
     await Service.start('l1', 'svc:pay', 'svc:nap');
     await Service.start('l2', 'svc:pay');
-    await until(async () => {
+    await waitUntil(async () => {
       const reply = await link
         .connect('asker')
         .request(subjects.broker('tools_list'), {}, { timeoutMs: 1_000 });
@@ -319,7 +313,7 @@ describe('a provider that is paused while it runs a call', () => {
     const { execution, first, second } = await callOne(`return await callTool("${tool}")`, one, other);
     first.pause();
     first.say({ t: 'release', tool });
-    await until(
+    await waitUntil(
       () => broker.tools.list({}).tools.some(({ name, providers }) => name === tool && providers === 1),
       'it is missed',
     );
@@ -370,7 +364,7 @@ describe('a provider that drains', () => {
     const [one, other] = [await Service.start('d1', tool), await Service.start('d2', tool)];
     const { execution, first, second } = await callOne(`return await callTool("${tool}")`, one, other);
     first.say({ t: 'drain', graceMs: 20_000 });
-    await until(
+    await waitUntil(
       () => broker.tools.list({}).tools.some(({ name, providers }) => name === tool && providers === 1),
       'it says so',
     );
@@ -381,7 +375,7 @@ describe('a provider that drains', () => {
     first.say({ t: 'release', tool });
     expect(valueIn(await execution.result)).toEqual({ by: first.id });
     await first.told('drained');
-    await until(() => !first.running, 'it ends by itself');
+    await waitUntil(() => !first.running, 'it ends by itself');
   });
 
   it('and does not get done within its grace loses what it has', async () => {

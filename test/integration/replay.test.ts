@@ -7,10 +7,10 @@ import {
   type System,
   type Tool,
 } from '../../src/index.ts';
+import { isAlive } from '../support/processes.ts';
 import {
   closeAll,
   expectContiguous,
-  isAlive,
   killWorkers,
   logOf,
   open,

@@ -5,11 +5,11 @@ import { defineTool, type RerunReport, type System } from '../../src/index.ts';
 import { PoolSandbox } from '../../src/poolsandbox.ts';
 import type { JournalRead } from '../../src/protocol.ts';
 import { rerun } from '../../src/runtime/rerun.ts';
+import { isAlive } from '../support/processes.ts';
 import {
   closeAll,
   codeOf,
   Gate,
-  isAlive,
   journalIn,
   killWorkers,
   open,

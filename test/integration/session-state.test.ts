@@ -7,12 +7,12 @@ import {
   type SpawnOptions,
   type System,
 } from '../../src/index.ts';
+import { isAlive } from '../support/processes.ts';
 import {
   closeAll,
   failureOf,
   Gate,
   hostOf,
-  isAlive,
   killWorkers,
   open,
   runtimeOf,

@@ -9,6 +9,7 @@ import {
   type ExecutionResult,
   type WorkerPoolOptions,
 } from '../../src/index.ts';
+import { isAlive } from '../support/processes.ts';
 import { errorIn, valueIn } from './ends.ts';
 
 const opened: Enclave[] = [];
@@ -21,14 +22,6 @@ function open(options: WorkerPoolOptions, config: EnclaveConfig = {}): Enclave {
   opened.push(enclave);
   return enclave;
 }
-
-const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-};
 
 function kill(pid: number, signal: 'SIGKILL' | 'SIGSTOP' = 'SIGKILL'): void {
   // Never 0: that would be everyone here.

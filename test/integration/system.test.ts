@@ -1,13 +1,13 @@
 /** A system as a whole: its options, what it shows, how it ends, and workers that scripts kill. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { createSystem, defineTool, type ExecutionEvent, type System } from '../../src/index.ts';
+import { isAlive } from '../support/processes.ts';
 import {
   closeAll,
   codeOf,
   expectContiguous,
   failureOf,
   Gate,
-  isAlive,
   killWorkers,
   logOf,
   open,

@@ -1,5 +1,4 @@
 /** Brokers and runtimes with real workers, over memory if nothing else is said, put together by hand: they come and go while the test runs. */
-import { expect, vi } from 'vitest';
 import type { Routing } from '../../actors/routing.ts';
 import { createWorkerPoolAdapter } from '../../src/adapter.ts';
 import type { Bus } from '../../src/bus/bus.ts';
@@ -18,8 +17,7 @@ import { subjectsOf } from '../../src/subjects.ts';
 import type { Tool } from '../../src/tools/define.ts';
 import { ToolProvider } from '../../src/tools/provider.ts';
 import { createToolRegistry } from '../../src/tools/registry.ts';
-
-const PATIENCE = { timeout: 20_000, interval: 5 };
+import { waitUntil } from './processes.ts';
 
 /** Where handles of the bus come from. Closed with the parts. */
 export interface BusSource {
@@ -148,15 +146,7 @@ export class Parts {
     );
   }
 
-  async until(
-    claim: () => boolean | Promise<boolean>,
-    what: string,
-    timeout = PATIENCE.timeout,
-  ): Promise<void> {
-    await vi
-      .waitUntil(claim, { ...PATIENCE, timeout })
-      .catch(() => expect.fail(`it never came true that ${what}`));
-  }
+  readonly until = waitUntil;
 
   async close(): Promise<void> {
     await this.client.close();

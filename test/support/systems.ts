@@ -1,5 +1,5 @@
 /** Systems with real worker processes, and the means to take parts of them away. */
-import { expect, vi } from 'vitest';
+import { expect } from 'vitest';
 import {
   type CreateSystemOptions,
   createSystem,
@@ -11,9 +11,9 @@ import {
 } from '../../src/index.ts';
 import type { JournalRead } from '../../src/protocol.ts';
 import { journalOf } from '../../src/session/commands.ts';
+import { isAlive } from './processes.ts';
 
-/** Facts may take their time on a loaded machine. */
-const PATIENCE = { timeout: 20_000, interval: 5 };
+export { waitUntil as until } from './processes.ts';
 
 const opened: System[] = [];
 
@@ -27,21 +27,6 @@ export async function open(options: CreateSystemOptions = {}): Promise<System> {
 export async function closeAll(): Promise<void> {
   await Promise.all(opened.splice(0).map((system) => system.close()));
 }
-
-/** Resolves when the claim holds. */
-export async function until(claim: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  await vi.waitUntil(claim, PATIENCE).catch(() => {
-    throw new Error(`it never came true that ${what}`);
-  });
-}
-
-export const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-};
 
 /** The worker processes of a runtime, or of all. */
 export function pidsOf(system: System, runtime?: string): readonly number[] {

@@ -1,4 +1,4 @@
-/** The map of ARCHITECTURE.md, "Layout", held against the source: who may import whom. */
+/** The map of ARCHITECTURE.md, "The house", held against the source: who may import whom. */
 import { globSync, readFileSync } from 'node:fs';
 import { builtinModules } from 'node:module';
 import path from 'node:path';

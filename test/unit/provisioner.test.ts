@@ -7,15 +7,9 @@ import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { systemClock } from '../../src/clock.ts';
 import { LocalRuntimes, type LocalRuntimesOptions } from '../../src/provision/processes.ts';
+import { isAlive } from '../support/processes.ts';
 
 const PATIENCE = { timeout: 20_000, interval: 10 };
-const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-};
 const SOURCES = path.resolve(import.meta.dirname, '../../src');
 
 let directory = '';
