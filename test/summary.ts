@@ -8,6 +8,8 @@ import type { Reporter, TestModule, Vitest } from 'vitest/node';
 
 /** Tests that not every machine can run, as `file > name`, and why. */
 export const MAY_BE_SKIPPED: Readonly<Record<string, string>> = {
+  'test/deploy/kubernetes.test.ts > the overlay with identities > is what kubectl makes of it':
+    'no Debian package has kubectl; what it would make is compared with the manifests where it is there',
   'test/integration/containment/process.test.ts > workers under another user > run as that user and group, and stats() says so':
     'only root may start processes of another user, and only from a folder that everybody may read',
 };

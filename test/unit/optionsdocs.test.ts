@@ -52,7 +52,8 @@ const namesOf = (title: string): readonly string[] => {
 describe('OPTIONS.md', () => {
   it('has each option, command and variable as the source has it, and no other', () => {
     expect(readPage().reference, REGENERATE).toBe(makeReference());
-  });
+    // Every command of the program is started and asked for its help.
+  }, 120_000);
 
   it('has every interface of options that the package exports', () => {
     const index = readFileSync(path.join(ROOT, 'src/index.ts'), 'utf8')
