@@ -13,11 +13,20 @@ export function installHarden(global: Record<string, unknown>, kit: GuestKit): (
   const { freeze, getPrototypeOf, preventExtensions } = Object;
   const { ownKeys, getOwnPropertyDescriptor, defineProperty } = Reflect;
 
+  const seen = new Set<object>();
+  const pending: object[] = [];
+  const reach = (value: unknown): void => {
+    if ((typeof value !== 'object' && typeof value !== 'function') || value === null || seen.has(value))
+      return;
+    seen.add(value);
+    pending.push(value);
+  };
   const enableOverride = (prototype: object, keys: readonly PropertyKey[]): void => {
     for (const key of keys) {
       const found = getOwnPropertyDescriptor(prototype, key);
       if (found === undefined || !('value' in found) || !found.configurable) continue;
       const value = found.value as unknown;
+      reach(value); // From now on only a call of the getter leads there.
       defineProperty(prototype, key, {
         configurable: false,
         enumerable: found.enumerable ?? false,
@@ -56,14 +65,6 @@ export function installHarden(global: Record<string, unknown>, kit: GuestKit): (
       const maker = global[name] as { prototype: object } | undefined;
       if (maker !== undefined) enableOverride(maker.prototype, ownKeys(maker.prototype));
     }
-    const seen = new Set<object>();
-    const pending: object[] = [];
-    const reach = (value: unknown): void => {
-      if ((typeof value !== 'object' && typeof value !== 'function') || value === null || seen.has(value))
-        return;
-      seen.add(value);
-      pending.push(value);
-    };
     // What syntax reaches without a name: generators, async functions, iterators.
     reach(getPrototypeOf(async () => undefined));
     reach(getPrototypeOf(function* () {}));
@@ -73,6 +74,10 @@ export function installHarden(global: Record<string, unknown>, kit: GuestKit): (
       reach(getPrototypeOf(iterable[Symbol.iterator]()));
     reach(getPrototypeOf(Iterator.from({ next: () => ({ done: true, value: undefined }) })));
     reach(getPrototypeOf([].values().map((value) => value)));
+    // Every error has a `stack` of its own, with accessors that all errors share.
+    const stack = getOwnPropertyDescriptor(new Error(), 'stack');
+    reach(stack?.get);
+    reach(stack?.set);
     const segments = new Intl.Segmenter().segment('a');
     reach(getPrototypeOf(segments));
     reach(getPrototypeOf(segments[Symbol.iterator]()));

@@ -79,6 +79,16 @@ const LEAKS: readonly (readonly [string, string, string])[] = [
     'Error.stackTraceLimit + new Error("x").name + new TypeError().message + Error.leak',
   ],
   [
+    'the methods of prototypes',
+    'for (const f of [[].push, {}.valueOf, (() => 1).call, Promise.prototype.then, new Map().get, /a/.exec, new Date().getTime, Array.prototype[Symbol.unscopables]]) f.leak = 1',
+    '[[].push, {}.valueOf, (() => 1).call, Promise.prototype.then, new Map().get, /a/.exec, new Date().getTime, Array.prototype[Symbol.unscopables]].map((f) => f.leak).join()',
+  ],
+  [
+    'what all errors and argument lists share',
+    'for (const e of [new Error(), (() => { try { null.x } catch (e) { return e } })()]) { const d = Object.getOwnPropertyDescriptor(e, "stack"); for (const f of [d.get, d.set]) if (f) f.leak = 1 } (function () { arguments[Symbol.iterator].leak = 1 })()',
+    '(() => { const d = Object.getOwnPropertyDescriptor(new Error(), "stack"); return [d.get?.leak, d.set?.leak, (function () { return arguments[Symbol.iterator].leak })()].join() })()',
+  ],
+  [
     'the prototype of the global',
     'try { Object.setPrototypeOf(globalThis, { leak: 1 }) } catch {} try { Object.getPrototypeOf(globalThis).leak = 1 } catch {}',
     'typeof leak',
