@@ -5,7 +5,8 @@
  * counts its lines: only its message is kept.
  */
 export function scriptFrames(stack: string): string {
-  return /^\s+at .*\bguest:\d+/m.test(stack) ? stack.replace(/\n\s+at [\s\S]*$/, '') : stack;
+  // Linear in whatever a script makes of its stack: nothing here can match in more than one way.
+  return /^[ \t]{1,8}at .*\bguest:\d+/m.test(stack) ? stack.replace(/\n[ \t]{1,8}at [\s\S]*$/, '') : stack;
 }
 
 /** What a text says if it is JSON, else undefined. */
