@@ -6,7 +6,7 @@ import { type AttemptEnd, type Delivery, type ScriptItem, sameVersions } from '.
 import type { Clock } from '../clock.ts';
 import type { JournalRead } from '../protocol.ts';
 import type { ExecutionResult } from '../result.ts';
-import type { Sandbox } from './sandbox.ts';
+import type { RunningAttempt, Sandbox } from './sandbox.ts';
 
 /** One thing that the script did or was handed, in order. */
 export type TraceStep =
@@ -75,7 +75,8 @@ export function rerun(sandbox: Sandbox, clock: Clock, journal: JournalRead): Pro
       if (before?.kind === item.kind && before.name === name && before.args === args) return;
       difference ??= `at index ${item.index} it made ${item.kind} ${name}(${args}); the journal has ${before === undefined ? 'nothing' : `${before.kind} ${before.name}(${before.args})`}`;
     };
-    const attempt = sandbox.start({
+    let attempt: RunningAttempt | undefined;
+    attempt = sandbox.start({
       id: `rerun-${clock.id()}`,
       source: journal.source,
       input: journal.input,
@@ -94,10 +95,11 @@ export function rerun(sandbox: Sandbox, clock: Clock, journal: JournalRead): Pro
         for (const item of items) take(item);
         if (difference === undefined && !waiting) return;
         finish(undefined, difference === undefined);
-        attempt.stop();
+        attempt?.stop();
       },
       onEnd: (end) => finish(endOf(end), false),
     });
+    if (over) attempt.stop(); // It may have been seen before there was an attempt to stop.
   });
 }
 
@@ -154,8 +156,13 @@ function differenceOf(end: RerunReport['end'], recorded: ExecutionResult | undef
   return end.code === code ? undefined : `it failed with ${end.code}; then with ${code}`;
 }
 
+/** What a text says. No JSON (no guest of ours sends it, a worker that has fallen may) says nothing. */
 function parsed(json: string): unknown {
-  return json === '' ? undefined : (JSON.parse(json) as unknown);
+  try {
+    return json === '' ? undefined : (JSON.parse(json) as unknown);
+  } catch {
+    return undefined;
+  }
 }
 
 function describe({ engine, prelude, stripper }: NonNullable<JournalRead['versions']>): string {

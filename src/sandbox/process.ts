@@ -80,13 +80,13 @@ export class WorkerProcess {
       this.lastHeard = performance.now();
       try {
         reader.push(chunk);
+        for (const message of messages.splice(0)) if (!this.#gone) options.onMessage(message);
       } catch (error) {
-        // A worker that breaks the protocol is not one that we wrote any more.
+        // A worker that breaks the protocol, or says what nobody here can take in, is not one that we wrote any more.
         messages.length = 0;
         this.kill();
         options.onViolation(error instanceof Error ? error : new Error(String(error)));
       }
-      for (const message of messages.splice(0)) if (!this.#gone) options.onMessage(message);
     });
     // The pipe breaks when the worker dies; its exit says so.
     this.#pipe.on('error', () => undefined);

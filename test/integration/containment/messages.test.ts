@@ -13,6 +13,7 @@ import {
   type RunOptions,
   type WorkerPoolOptions,
 } from '../../../src/index.ts';
+import { WorkerProcess } from '../../../src/sandbox/process.ts';
 
 const LIAR = `
 const net = require('node:net');
@@ -126,6 +127,25 @@ describe('bytes that are no frames of ours', () => {
     expect(result).toMatchObject({ success: false, error: { code: 'QUARANTINED' } });
     expect(await run('ok(1)')).toMatchObject({ success: true, value: 1 });
   });
+});
+
+it('a message that nobody can take in costs the worker its life, and its parent nothing', async () => {
+  const told = Promise.withResolvers<Error>();
+  const gone = Promise.withResolvers<string>();
+  const worker = new WorkerProcess({
+    maxWorkerMemory: 256 * 1024 * 1024,
+    maxWarmIsolates: 1,
+    uid: undefined,
+    gid: undefined,
+    onMessage: () => {
+      throw new Error('no way to take this in');
+    },
+    onViolation: told.resolve,
+    onExit: gone.resolve,
+  });
+  expect((await told.promise).message).toBe('no way to take this in');
+  expect(await gone.promise).toBe('SIGKILL');
+  expect(worker.pid).toBeGreaterThan(0);
 });
 
 describe('a message for an execution that this worker was not given', () => {
