@@ -122,7 +122,11 @@ function scheduleIdle(): void {
   });
 }
 
+/** What a script's values depend on: the language, `Intl` and time zones, `URL`. */
+function engine(): string {
+  const { v8, icu, cldr, tz, unicode, ada } = process.versions;
+  return `v8 ${v8}, icu ${icu}, cldr ${cldr}, tz ${tz}, unicode ${unicode}, ada ${ada}`;
+}
+
 cache.prepare();
-send(
-  JSON.stringify({ t: 'ready', engine: process.versions.v8, prelude: PRELUDE_VERSION, stripper: STRIPPER }),
-);
+send(JSON.stringify({ t: 'ready', engine: engine(), prelude: PRELUDE_VERSION, stripper: STRIPPER }));
