@@ -75,6 +75,7 @@ export type GuestErrorCode = (typeof GUEST_CODES)[number];
 const STOP_CODES = [
   'SYNTAX_ERROR',
   'RESULT_LIMIT_EXCEEDED',
+  'OUTPUT_LIMIT_EXCEEDED',
   'MEMORY_LIMIT_EXCEEDED',
   'CPU_LIMIT_EXCEEDED',
   'CANCELLED',

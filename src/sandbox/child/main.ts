@@ -51,7 +51,8 @@ const onCall = (attempt: Attempt, op: string, text: string): string => {
   if (op === 'url') return urlHost(text);
   // The isolate that calls is still inside: it is left alone until the call has returned.
   if (op === 'end') setImmediate(() => attempt.endedInside(text));
-  else send(`{"t":"items","x":${attempt.id},"items":${text}}`);
+  else if (attempt.fits(text)) send(`{"t":"items","x":${attempt.id},"items":${text}}`);
+  else setImmediate(() => attempt.wroteTooMuch());
   return '';
 };
 
