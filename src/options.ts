@@ -34,7 +34,7 @@ export interface Limits {
   readonly maxSourceBytes?: number | undefined;
   /** The returned value as JSON, in bytes. Default 1 MiB; 1 byte to 16 MiB. Over it: RESULT_LIMIT_EXCEEDED. */
   readonly maxResultBytes?: number | undefined;
-  /** Everything written to the console, in bytes of UTF-8. Default 1 MiB; 0 to 16 MiB. Over it: OUTPUT_LIMIT_EXCEEDED. */
+  /** Everything written to the console, in bytes of UTF-8, one at least for each line. Default 1 MiB; 0 to 16 MiB. Over it: OUTPUT_LIMIT_EXCEEDED. */
   readonly maxOutputBytes?: number | undefined;
   /** One value that crosses into or out of the script by a tool call, or as `input`, as JSON, in bytes. Default 1 MiB; 1 byte to 16 MiB. Over it: the call fails with a catchable error. */
   readonly maxToolPayloadBytes?: number | undefined;

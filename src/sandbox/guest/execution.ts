@@ -62,6 +62,7 @@ export function installExecution(
   const NativeError = Error;
   const NativeSyntaxError = SyntaxError;
   const NativeTypeError = TypeError;
+  const NativeRangeError = RangeError;
   const NativeNumber = Number;
   const AsyncFunction = (async () => undefined).constructor as new (body: string) => () => Promise<unknown>;
   const kinds = new WeakMap<object, string>();
@@ -146,11 +147,18 @@ export function installExecution(
   const put = (item: string): void => {
     items += items === '' ? item : `,${item}`;
   };
+  /** Only from a thread of its own: there the host answers on another stack than the script's. */
   const flush = (): void => {
     if (items === '' || host.call === undefined) return;
     const batch = items;
     items = '';
-    host.call('flush', `[${batch}]`);
+    try {
+      host.call('flush', `[${batch}]`);
+    } catch {
+      // At the edge of the stack: nothing was told, and what the library says of it is not for the script.
+      items = batch;
+      throw new NativeRangeError('Maximum call stack size exceeded');
+    }
   };
   /** A limit that ends the execution. Thrown too, but a script that catches it gains nothing. */
   const halt = (kind: string, message: string): Error => {
@@ -180,14 +188,17 @@ export function installExecution(
   const guestConsole = parts.console({
     room: () => outputLeft,
     now: sources.now,
-    write: (level, line) => {
+    write: (level, said) => {
       if (!running || fatal !== '') return; // E3
-      const bytes = line.length > outputLeft ? line.length : utf8Length(line);
+      // The console is made late: a script may have patched what it formats with.
+      const line = typeof said === 'string' ? said : text(said, outputLeft);
+      let bytes = line.length > outputLeft ? line.length : utf8Length(line);
+      if (bytes === 0) bytes = 1; // Or there would be no end of empty lines.
       if (bytes > outputLeft)
         throw halt('OUTPUT_LIMIT_EXCEEDED', 'The script wrote more than maxOutputBytes to the console');
       outputLeft -= bytes;
       put(level === '' ? `["o",${stringify(line)}]` : `["l",${stringify(level)},${stringify(line)}]`);
-      if (stream || items.length > FLUSH_AT) flush();
+      if (stream) flush();
     },
   });
 
@@ -202,7 +213,7 @@ export function installExecution(
         const index = nextIndex++; // E1
         apply(mapSet as never, waiting, [index, { __proto__: null, resolve, reject, sleep }]);
         put(item(index));
-        if (items.length > FLUSH_AT) flush();
+        if (stream && items.length > FLUSH_AT) flush();
       }),
     );
   const never = (): Promise<unknown> => new NativePromise(() => undefined);
@@ -350,8 +361,12 @@ export function installExecution(
     end = fatal === '' ? json : fatal;
     if (!stream || host.call === undefined) return;
     // On a thread of its own it need not come to rest first: what it left running ends with it.
-    flush();
-    host.call('end', end);
+    try {
+      flush();
+      host.call('end', end);
+    } catch {
+      // Not told now: `take` tells it.
+    }
   };
   const fail = (error: unknown): void => {
     const kind = kindOf(error); // E4
