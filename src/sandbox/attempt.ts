@@ -113,7 +113,7 @@ class Reporter implements ExecutionOwner {
     this.#items.push(item);
   }
 
-  call({ index, name, args }: NewEntry): void {
+  call({ index, name }: NewEntry, args: string): void {
     this.#items.push({ kind: 'call', index, name, json: args });
   }
 

@@ -14,6 +14,7 @@
  *  X4  The code of an end comes from what the host did or measured; only a script's own errors come from the guest.
  */
 import { Buffer } from 'node:buffer';
+import { isTooDeep, MAX_NESTING } from '../../actors/nesting.ts';
 import type { ErrorCode, Outcome } from '../errors.ts';
 import type { ResolvedLimits } from '../options.ts';
 import { Journal, type NewEntry } from './journal.ts';
@@ -328,7 +329,7 @@ export class Execution {
         return false;
       }
       if (item.kind === 'sleep') this.#owner.sleep(entry, item.ms);
-      else if (!this.#admitCall(entry)) return false;
+      else if (!this.#admitCall(entry, item.json)) return false;
     }
     return true;
   }
@@ -338,7 +339,7 @@ export class Execution {
     if (this.#outputsSeen <= this.#outputsShown) return true;
     this.#outputsShown = this.#outputsSeen;
     const bytes = Buffer.byteLength(item.text);
-    this.#outputBytes += bytes;
+    this.#outputBytes += Math.max(1, bytes); // An empty line costs too, or there would be no end of them.
     if (this.#outputBytes > this.spec.limits.maxOutputBytes) {
       this.stop('OUTPUT_LIMIT_EXCEEDED', 'The script wrote more than maxOutputBytes to the console');
       return false;
@@ -347,7 +348,7 @@ export class Execution {
     return true;
   }
 
-  #admitCall(entry: NewEntry): boolean {
+  #admitCall(entry: NewEntry, args: string): boolean {
     const { maxToolCalls } = this.spec.limits;
     if (this.journal.callCount > maxToolCalls) {
       this.stop(
@@ -356,7 +357,7 @@ export class Execution {
       );
       return false;
     }
-    this.#owner.call(entry);
+    this.#owner.call(entry, args);
     return true;
   }
 
@@ -457,6 +458,10 @@ export class Execution {
         `The returned value is larger than maxResultBytes (${limits.maxResultBytes})`,
       );
     }
+    // The script's thread may have more stack than whoever writes or walks the value.
+    if (isTooDeep(end.json)) {
+      return refuse('SERIALIZATION_ERROR', `The returned value is nested deeper than ${MAX_NESTING} levels`);
+    }
     let value: unknown;
     try {
       value = end.json === '' ? undefined : JSON.parse(end.json);
@@ -467,6 +472,9 @@ export class Execution {
     if (state !== undefined) {
       if (Buffer.byteLength(state) > maxStateBytes)
         return refuse('STATE_LIMIT_EXCEEDED', `\`state\` is larger than maxStateBytes (${maxStateBytes})`);
+      if (isTooDeep(state)) {
+        return refuse('SERIALIZATION_ERROR', `\`state\` is nested deeper than ${MAX_NESTING} levels`);
+      }
       if (!plainState(state)) return refuse('SERIALIZATION_ERROR', '`state` is not a JSON object');
     }
     this.#close({ ok: true, json: end.json, value, state }, true);

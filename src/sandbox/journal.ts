@@ -3,21 +3,26 @@
  *
  * Invariants:
  *  J1  A call is entered once. A replayed attempt that makes it again is recognised by index, name and exact
- *      arguments, and gets the recorded end; anything else at that index is a nondeterministic replay.
- *  J2  Deliveries are handed over in the order in which they were entered, in every attempt.
+ *      arguments (by their digest), and gets the recorded end; anything else at that index is a nondeterministic
+ *      replay.
+ *  J2  What is kept of a call does not grow with its arguments: a script may make many large ones.
+ *  J3  Deliveries are handed over in the order in which they were entered, in every attempt.
  */
 import { Buffer } from 'node:buffer';
+import { hash } from 'node:crypto';
 import type { ToolCallRecord } from '../result.ts';
 import type { Delivery, ScriptItem } from './messages.ts';
 
 /** What an entry costs besides its payload, in bytes. */
 const ENTRY_BYTES = 256;
+/** Arguments up to this are kept as they are, in UTF-16 units; of longer ones a digest. */
+const MAX_KEPT_ARGS = 100;
 
 interface Entry {
   readonly index: number;
   readonly kind: 'call' | 'sleep';
   readonly name: string;
-  /** The exact arguments; for a sleep its length. */
+  /** Tells the exact arguments; for a sleep its length. */
   readonly args: string;
   state: 'queued' | 'running' | 'completed' | 'failed';
   /** Of its end; '' if it succeeded. */
@@ -79,7 +84,7 @@ export class Journal {
   /** Enter a call. Returns it if it is new, undefined if it was recognised, `'mismatch'` if it is neither (J1). */
   enter(item: Extract<ScriptItem, { kind: 'call' | 'sleep' }>): NewEntry | 'mismatch' | undefined {
     const name = item.kind === 'call' ? item.name : '';
-    const args = item.kind === 'call' ? item.json : String(item.ms);
+    const args = item.kind === 'call' ? fingerprint(item.json) : String(item.ms);
     if (item.index !== this.#seen) return 'mismatch';
     this.#seen++;
     if (item.index < this.#next) {
@@ -155,4 +160,10 @@ export class Journal {
         durationMs: entry.state === 'running' ? now - entry.startedAt : entry.durationMs,
       }));
   }
+}
+
+/** A text that stands for these arguments and no others (J2). */
+function fingerprint(json: string): string {
+  // No JSON begins like that, so that no arguments are taken for the digest of others.
+  return json.length <= MAX_KEPT_ARGS ? json : `sha256:${json.length}:${hash('sha256', json)}`;
 }

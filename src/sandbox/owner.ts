@@ -33,8 +33,8 @@ export interface Failure {
 export interface ExecutionOwner {
   /** It wrote something. `bytes`: of the text. */
   output(item: Extract<ScriptItem, { kind: 'output' }>, bytes: number): void;
-  /** It made a call, which is within the limits. Its end is owed, by `deliver`. */
-  call(entry: NewEntry): void;
+  /** It made a call, which is one that may be made; `args` is JSON, or '' for none. Its end is owed, by `deliver`. */
+  call(entry: NewEntry, args: string): void;
   /** It sleeps. The end is owed, by `deliver`. */
   sleep(entry: NewEntry, ms: number): void;
   /** It was handed the end of this call or sleep. */

@@ -5,6 +5,7 @@
  * Invariant:
  *  N1  A handler runs at most once per call, however many attempts there are.
  */
+import { Buffer } from 'node:buffer';
 import { deliveryCode, refusalText } from '../../actors/attempt.ts';
 import {
   type EventPayloads,
@@ -12,6 +13,7 @@ import {
   type ExecutionEvent,
   PROTOCOL_VERSION,
 } from '../../actors/events.ts';
+import { isTooDeep, MAX_NESTING } from '../../actors/nesting.ts';
 import { executionError } from '../errors.ts';
 import type { ExecutionResult, ExecutionStats } from '../result.ts';
 import { Execution, type ExecutionSpec, MAX_SLEEPS } from './execution.ts';
@@ -50,6 +52,12 @@ export interface RunSpec extends Omit<ExecutionSpec, 'restarts' | 'owner'> {
   readonly onEnd: (result: ExecutionResult) => void;
 }
 
+/** A call that waits for its turn, or takes it. `args` is JSON, or '' for none. */
+interface MadeCall {
+  readonly entry: NewEntry;
+  readonly args: string;
+}
+
 export class Run implements ExecutionOwner {
   /** What the pool runs. */
   readonly execution: Execution;
@@ -59,7 +67,7 @@ export class Run implements ExecutionOwner {
   #stdoutBytes = 0;
   #abort: AbortController | undefined;
   #runningCalls = 0;
-  #queuedCalls: NewEntry[] = [];
+  #queuedCalls: MadeCall[] = [];
   readonly #sleeps = new Set<NodeJS.Timeout>();
   #result: ExecutionResult | undefined;
 
@@ -80,16 +88,31 @@ export class Run implements ExecutionOwner {
     }
   }
 
-  call(entry: NewEntry): void {
+  call(entry: NewEntry, args: string): void {
+    const refusal = this.#refusalOf(entry.name, args);
     if (this.#spec.onEvent !== undefined) {
       this.#emit('tool_call', {
         callId: this.#callId(entry),
         toolName: entry.name,
-        args: parsedOrNothing(entry.args), // What is no JSON (no guest of ours sends it) the call itself refuses.
+        // What is no JSON (no guest of ours sends it) the call itself refuses.
+        args: refusal === undefined ? parsedOrNothing(args) : undefined,
       });
     }
-    if (this.#runningCalls >= this.#spec.limits.maxConcurrentToolCalls) this.#queuedCalls.push(entry);
-    else this.#startCall(entry);
+    if (refusal !== undefined) return this.#deliver(entry, 'SERIALIZATION_ERROR', refusal);
+    const call: MadeCall = { entry, args };
+    if (this.#runningCalls >= this.#spec.limits.maxConcurrentToolCalls) this.#queuedCalls.push(call);
+    else this.#startCall(call);
+  }
+
+  /** Why no tool is handed these arguments: before they wait for one, which may not be there. */
+  #refusalOf(name: string, args: string): string | undefined {
+    const { maxToolPayloadBytes } = this.#spec.limits;
+    // A UTF-16 unit takes one to three bytes; the guest counted units.
+    if (args.length * 3 > maxToolPayloadBytes && Buffer.byteLength(args) > maxToolPayloadBytes)
+      return `callTool(${name}): the arguments are larger than maxToolPayloadBytes (${maxToolPayloadBytes})`;
+    if (isTooDeep(args))
+      return `callTool(${name}): the arguments are nested deeper than ${MAX_NESTING} levels`;
+    return undefined;
   }
 
   sleep(entry: NewEntry, ms: number): void {
@@ -135,10 +158,10 @@ export class Run implements ExecutionOwner {
 
   // ---- what it is handed ---------------------------------------------------------------------------------
 
-  #startCall(entry: NewEntry): void {
+  #startCall({ entry, args }: MadeCall): void {
     const { id, tenant, tools } = this.#spec;
     this.#abort ??= new AbortController();
-    const reply = tools.call(entry.name, entry.args, {
+    const reply = tools.call(entry.name, args, {
       executionId: id,
       callIndex: entry.index,
       idempotencyKey: this.#callId(entry),

@@ -55,6 +55,19 @@ describe('a journal', () => {
     expect(entries.enter(item)).toBe('mismatch');
   });
 
+  it('recognises long arguments, and tells them from others, without keeping them', () => {
+    const entries = journal();
+    const long = JSON.stringify('€'.repeat(1_000_000));
+    const entry = enter(entries, call(0, 'a', long));
+    expect(JSON.stringify(entry).length).toBeLessThan(500);
+    entries.restart();
+    expect(entries.enter(call(0, 'a', long))).toBeUndefined();
+    for (const other of [`${long} `, long.replace('€', '$'), '1']) {
+      entries.restart();
+      expect(entries.enter(call(0, 'a', other))).toBe('mismatch');
+    }
+  });
+
   it('takes a sleep of another length in a replay for a mismatch', () => {
     const entries = journal();
     enter(entries, sleep(0, 5));

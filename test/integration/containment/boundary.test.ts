@@ -1,6 +1,8 @@
 /** Containment, "The boundary": what crosses is text made by us, whatever the script did to its realm. */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { ExecutionEvent } from '../../../src/index.ts';
+import { createWorkerPoolAdapter, defineTool, Enclave, type ExecutionEvent } from '../../../src/index.ts';
 import { HEAVY, LEVELS, openArena } from './arena.ts';
 
 const arena = openArena();
@@ -130,6 +132,30 @@ describe('patched intrinsics', () => {
     expect(arena.pids()).toEqual(before);
     expect(arena.enclave.stats().restarts).toBe(0);
   });
+
+  it.each(['0', '1n', 'undefined', '({ length: 0, toJSON: () => 7 })', 'Symbol()'])(
+    'do not make a line of the console anything but text: %s',
+    async (value) => {
+      const before = await arena.value('return 1').then(arena.pids);
+      const lines: ExecutionEvent[] = [];
+      const code = `
+        Object.defineProperty(BigInt.prototype, 'length', { value: -1e12 });
+        BigInt.prototype.toJSON = () => ['x'];
+        String.prototype.repeat = String.prototype.replaceAll = () => ${value};
+        console.groupEnd();
+        for (const say of ['warn', 'trace', 'assert', 'log']) try { console[say]('') } catch {}
+        return 1`;
+      for (const weight of ['', HEAVY]) {
+        const result = await arena.attack(weight + code, { onEvent: (event) => lines.push(event) });
+        expect(result).toMatchObject({ success: true, value: 1 });
+      }
+      for (const { type, payload } of lines) {
+        if (type === 'log') expect(payload.message).toEqual(expect.any(String));
+      }
+      expect(arena.pids()).toEqual(before);
+      expect(arena.enclave.stats().restarts).toBe(0);
+    },
+  );
 });
 
 describe('a returned value', () => {
@@ -177,11 +203,18 @@ describe('a returned value', () => {
     expect(error.code).toBe('RESULT_LIMIT_EXCEEDED');
   });
 
-  it('of any depth is handed over whole', async () => {
-    const result = await arena.attack('let a = []; for (let i = 1; i < 1e5; i++) a = [a]; return a');
+  it.each(['', HEAVY])('is handed over whole up to 1,000 levels, and refused beyond (%#)', async (weight) => {
+    const nested = (levels: number): string =>
+      `${weight} let a = []; for (let i = 1; i < ${levels}; i++) a = [a]; return a`;
     let depth = 0;
-    for (let at: unknown = result.success ? result.value : undefined; Array.isArray(at); at = at[0]) depth++;
-    expect(depth).toBe(100_000);
+    for (let at = await arena.value(nested(1_000)); Array.isArray(at); at = at[0]) depth++;
+    expect(depth).toBe(1_000);
+    for (const levels of [1_001, 20_000]) {
+      expect(await arena.error(nested(levels))).toMatchObject({
+        code: 'SERIALIZATION_ERROR',
+        message: 'The returned value is nested deeper than 1000 levels',
+      });
+    }
   });
 });
 
@@ -419,6 +452,44 @@ describe('tools', () => {
     });
   });
 
+  it('refuse arguments that are nested deeper than 1,000 levels, whatever stack the script has', async () => {
+    const seen: ExecutionEvent[] = [];
+    const code = `${HEAVY} let a = []; for (let i = 1; i < 20_000; i++) a = [a];
+      return await callTool("echo", a).then(() => "called", (e) => [e.name, e.message])`;
+    expect(await arena.value(code, { onEvent: (event) => seen.push(event) })).toEqual([
+      'EnclaveError',
+      'callTool(echo): the arguments are nested deeper than 1000 levels',
+    ]);
+    for (const event of seen) expect(() => JSON.stringify(event)).not.toThrow();
+  });
+
+  it('refuse arguments that are too large in bytes, though there is no such tool', async () => {
+    const code = 'return await callTool("nope", "\u20ac".repeat(1_048_570)).catch((e) => e.message)';
+    expect(await arena.value(code)).toBe(
+      'callTool(nope): the arguments are larger than maxToolPayloadBytes (1048576)',
+    );
+  });
+
+  it('leave nothing of their arguments in the host', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const held = (): number => {
+      collect();
+      return process.memoryUsage().heapUsed;
+    };
+    const before = held();
+    const code = `const big = "x".repeat(1_048_570);
+      for (let i = 0; i < 40; i++) await callTool("nope", big).catch(() => 0);
+      await callTool("look")`;
+    const grown: number[] = [];
+    await using own = new Enclave({
+      adapter: createWorkerPoolAdapter({ poolSize: 1 }),
+      tools: [defineTool({ name: 'look', handler: () => void grown.push(held() - before) })],
+    });
+    expect(await own.run(code)).toMatchObject({ success: true });
+    expect(grown[0]).toBeLessThan(20 * 1024 * 1024);
+  });
+
   it('are counted before they are queued', async () => {
     arena.calls.length = 0;
     const code =
@@ -481,6 +552,46 @@ describe('output', () => {
       expect(bytes).toBeLessThanOrEqual(50_000);
       expect(bytes).toBeGreaterThan(40_000);
     }
+  });
+
+  it.each([
+    'for (;;) console.warn("")',
+    'for (;;) { for (let i = 0; i < 1_000; i++) console.error(""); await sleep(0) }',
+    `${HEAVY} for (;;) console.info("")`,
+  ])('of nothing costs a byte a line: %s', async (code) => {
+    let lines = 0;
+    const error = await arena.error(code, {
+      limits: { maxOutputBytes: 5_000, cpuMs: 10_000, timeoutMs: 20_000 },
+      onEvent: ({ type }) => {
+        if (type === 'log') lines++;
+      },
+    });
+    expect(error.code).toBe('OUTPUT_LIMIT_EXCEEDED');
+    expect(lines).toBe(5_000);
+  });
+
+  it('of nothing is too much where nothing may be written', async () => {
+    expect(await arena.error('console.warn("")', { limits: { maxOutputBytes: 0 } })).toMatchObject({
+      code: 'OUTPUT_LIMIT_EXCEEDED',
+    });
+    expect(await arena.value('return 1', { limits: { maxOutputBytes: 0 } })).toBe(1);
+  });
+
+  it.each([
+    ['', 'OUTPUT_LIMIT_EXCEEDED', 'console.log("\\x01".repeat(12 * 2 ** 20)); return 1'],
+    [HEAVY, 'OUTPUT_LIMIT_EXCEEDED', '/* URL */ console.log("\\x01".repeat(12 * 2 ** 20)); return 1'],
+  ])('that no message holds ends the script, not its worker (%#)', async (weight, code, script) => {
+    await using big = openArena({}, { maxWorkerMemory: 2048 * 1024 * 1024 });
+    const limits = {
+      maxOutputBytes: 16 * 1024 * 1024,
+      maxResultBytes: 16 * 1024 * 1024,
+      memoryBytes: 512 * 1024 * 1024,
+      cpuMs: 20_000,
+      timeoutMs: 30_000,
+    };
+    const result = await big.attack(weight + script, { limits });
+    if (code === 'OUTPUT_LIMIT_EXCEEDED') expect(result).toMatchObject({ success: false, error: { code } });
+    expect(big.enclave.stats().restarts).toBe(0);
   });
 
   it.each([
