@@ -3,11 +3,14 @@ import path from 'node:path';
 import { childrenOf, freePort, HOST, Launched, track, waitUntil } from './processes.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
-const CLI = path.join(ROOT, 'src/cli.ts');
+/** The command line of this release. */
+export const CLI = path.join(ROOT, 'src/cli.ts');
 /** Tools that pods provide: see podtools.ts. */
 export const POD_TOOLS = path.join(import.meta.dirname, 'podtools.ts');
 /** A loaded machine may take long to start a process. */
 const START_MS = 60_000;
+/** The command line of the next release: see nextpod.ts. */
+export const NEXT_POD = path.join(import.meta.dirname, 'nextpod.ts');
 const SKEW = path.join(import.meta.dirname, 'skew.ts');
 
 export interface PodOptions {
@@ -34,6 +37,12 @@ export interface RuntimePodOptions extends PodOptions {
   /** Default 1. */
   readonly poolSize?: number | undefined;
 }
+
+/** A line that a pod logged, parsed. */
+export type Logged = Readonly<Record<string, unknown>>;
+
+/** Lines of one message that a pod keeps: of more nobody could say how often it was. */
+const KEPT_OF_A_KIND = 20_000;
 
 let pods = 0;
 
@@ -65,14 +74,16 @@ export class Pod {
   readonly port: number;
   readonly #options: PodOptions;
   #process: Launched | undefined;
-  /** What it logged before it was started again. */
-  #before = '';
+  #program: string;
+  /** By message, in all its lives. */
+  readonly #logged = new Map<string, Logged[]>();
 
   constructor(role: 'broker' | 'runtime', id: string, port: number, options: PodOptions) {
     this.role = role;
     this.id = id;
     this.port = port;
     this.#options = options;
+    this.#program = options.program ?? CLI;
   }
 
   get pid(): number {
@@ -89,28 +100,42 @@ export class Pod {
   get skewMs(): number {
     return this.#options.skewMs ?? 0;
   }
-  /** Its log lines that say so, parsed; those of its earlier lives too. */
-  logged(message: string): readonly Readonly<Record<string, unknown>>[] {
-    return `${this.#before}\n${this.output}`
-      .split('\n')
-      .filter((line) => line.includes(message))
-      .flatMap((line) => {
-        try {
-          return [JSON.parse(line) as Record<string, unknown>];
-        } catch {
-          return [];
-        }
-      });
+  /**
+   * Its log lines whose message says so, in the order of their coming; those of its earlier lives too.
+   *
+   * @throws Error when there were too many of them to keep.
+   */
+  logged(message: string): readonly Logged[] {
+    const found = [...this.#logged].filter(([text]) => text.includes(message)).map(([, lines]) => lines);
+    if (found.some(({ length }) => length >= KEPT_OF_A_KIND))
+      throw new Error(`${this.id} logged '${message}' too often for anybody to count`);
+    const [one = [], ...more] = found;
+    return more.length === 0 ? one : found.flat().toSorted((a, b) => Number(a.time) - Number(b.time));
   }
 
-  /** Start it, again under the same id if it has ended. Resolves when it is ready. */
-  async start(): Promise<void> {
-    const { nats, args = [], env = {}, program = CLI } = this.#options;
+  #keep(line: string): void {
+    if (!line.startsWith('{')) return;
+    let logged: Logged;
+    try {
+      logged = JSON.parse(line) as Logged;
+    } catch {
+      return; // Something that looks like it.
+    }
+    const message = String(logged.msg);
+    const lines = this.#logged.get(message) ?? [];
+    this.#logged.set(message, lines);
+    if (lines.length < KEPT_OF_A_KIND) lines.push(logged);
+  }
+
+  /** Start it, again under the same id if it has ended. `program`: default the one that it had. Resolves when it is ready. */
+  async start(program = this.#program): Promise<void> {
+    const { nats, args = [], env = {} } = this.#options;
+    this.#program = program;
     const words = [this.role, '--nats', nats, '--id', this.id, '--port', String(this.port), '--host', HOST];
-    this.#before += `\n${this.output}`;
     const launched = new Launched(process.execPath, [program, ...words, ...args], {
       cwd: ROOT,
       env: { ...process.env, NODE_ENV: 'test', ...skewed(this.skewMs), ...env },
+      onLine: (line) => this.#keep(line),
     });
     this.#process = launched;
     const isReadyOrGone = async (): Promise<boolean> => !launched.running || (await this.ready());
@@ -167,7 +192,8 @@ export class Pod {
   }
 }
 
-function skewed(skewMs: number): Readonly<Record<string, string>> {
+/** The environment of a process whose wall clock is ahead by so much. */
+export function skewed(skewMs: number): Readonly<Record<string, string>> {
   if (skewMs === 0) return {};
   return { NODE_OPTIONS: `--import ${SKEW}`, ENCLAVE_TEST_SKEW_MS: String(skewMs) };
 }

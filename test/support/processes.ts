@@ -152,6 +152,8 @@ export interface LaunchOptions {
   readonly cwd?: string;
   /** How P1 is upheld. Default: the kernel's way where there is one. */
   readonly guard?: Guard;
+  /** Given every whole line of both streams as it comes: `output` keeps the last ones only. */
+  readonly onLine?: (line: string) => void;
 }
 
 /**
@@ -193,9 +195,12 @@ export class Launched {
   readonly watchdogPid: number | undefined;
   readonly #child: ChildProcess;
   readonly #lines: string[] = [];
-  #rest = '';
+  /** What was begun and has no end yet, by stream. */
+  readonly #rests = { stdout: '', stderr: '' };
+  readonly #onLine: (line: string) => void;
 
   constructor(command: string, args: readonly string[], options: LaunchOptions = {}) {
+    this.#onLine = options.onLine ?? (() => undefined);
     const guard = options.guard ?? usualGuard();
     const [file, ...words] =
       guard === 'pdeathsig' ? ['setpriv', '--pdeathsig', 'KILL', command, ...args] : [command, ...args];
@@ -213,8 +218,8 @@ export class Launched {
     launched.add(this);
     const dog = guard === 'watchdog' ? watch(this.pid) : undefined;
     this.watchdogPid = dog?.pid;
-    for (const stream of [this.#child.stdout, this.#child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => this.#print(text));
+    for (const name of ['stdout', 'stderr'] as const) {
+      this.#child[name]?.setEncoding('utf8').on('data', (text: string) => this.#print(name, text));
     }
     this.closed = new Promise((resolve) => this.#child.once('close', () => resolve()));
     this.exited = new Promise((resolve) => {
@@ -236,7 +241,7 @@ export class Launched {
 
   /** The last lines of both streams. */
   get output(): string {
-    return [...this.#lines, this.#rest].join('\n');
+    return [...this.#lines, this.#rests.stdout + this.#rests.stderr].join('\n');
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -257,11 +262,12 @@ export class Launched {
     clearTimeout(timer);
   }
 
-  #print(text: string): void {
-    const lines = (this.#rest + text).split('\n');
-    this.#rest = lines.pop() ?? '';
+  #print(name: 'stdout' | 'stderr', text: string): void {
+    const lines = (this.#rests[name] + text).split('\n');
+    this.#rests[name] = lines.pop() ?? '';
     this.#lines.push(...lines);
     this.#lines.splice(0, this.#lines.length - KEPT_LINES);
+    for (const line of lines) this.#onLine(line);
   }
 }
 

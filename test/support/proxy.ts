@@ -19,6 +19,8 @@ export interface TcpProxy {
   readonly bytes: Readonly<Record<Direction, number>>;
   /** How many bytes of requests have come and are held. */
   readonly held: number;
+  /** Whether this text is among the requests of one connection that have come and are held. */
+  holds(text: string): boolean;
   /** `nats://127.0.0.1:<port>` for 'nats'. */
   url(scheme: string): string;
   /** Resets all connections and refuses new ones (X1). */
@@ -66,6 +68,10 @@ class OwnProxy implements TcpProxy {
 
   get held(): number {
     return [...this.#links].reduce((sum, { toTarget }) => sum + toTarget.waiting, 0);
+  }
+
+  holds(text: string): boolean {
+    return [...this.#links].some(({ toTarget }) => toTarget.waits(text));
   }
 
   url(scheme: string): string {
@@ -153,20 +159,32 @@ interface Link extends Record<Direction, Flow> {
   reset(): void;
 }
 
-/** One direction of one connection: not read while it is held or while the other side does not take more. */
+/** What is held of one connection is read, so that it can be looked at; of more than this only that there is some. */
+const READ_BYTES = 1024 * 1024;
+
+/** One direction of one connection: not read while enough is held or while the other side does not take more. */
 class Flow {
   readonly #from: Socket;
+  readonly #to: Socket;
+  readonly #count: (bytes: number) => void;
   #held = true;
   #full = false;
+  #kept: Buffer[] = [];
+  #ended = false;
 
   constructor(from: Socket, to: Socket, count: (bytes: number) => void) {
     this.#from = from;
-    from.on('data', (chunk) => {
-      count(chunk.length);
-      this.#full = !to.write(chunk);
+    this.#to = to;
+    this.#count = count;
+    from.on('data', (chunk: Buffer) => {
+      if (this.#held) this.#kept.push(chunk);
+      else this.#pass(chunk);
       this.#regulate();
     });
-    from.on('end', () => to.end());
+    from.on('end', () => {
+      this.#ended = true;
+      if (!this.#held) to.end();
+    });
     to.on('drain', () => {
       this.#full = false;
       this.#regulate();
@@ -176,16 +194,33 @@ class Flow {
 
   /** Bytes that have come and were not passed on. */
   get waiting(): number {
-    return this.#from.readableLength;
+    return this.#keptBytes + this.#from.readableLength;
+  }
+
+  /** Whether this text is among them. */
+  waits(text: string): boolean {
+    return Buffer.concat(this.#kept).includes(text);
   }
 
   hold(held: boolean): void {
     this.#held = held;
+    if (!held) for (const chunk of this.#kept.splice(0)) this.#pass(chunk);
+    if (!held && this.#ended) this.#to.end();
     this.#regulate();
   }
 
+  get #keptBytes(): number {
+    return this.#kept.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  #pass(chunk: Buffer): void {
+    this.#count(chunk.length);
+    this.#full = !this.#to.write(chunk);
+  }
+
   #regulate(): void {
-    if (this.#held || this.#full) this.#from.pause();
+    const enough = this.#held ? this.#keptBytes >= READ_BYTES : this.#full;
+    if (enough) this.#from.pause();
     else this.#from.resume();
   }
 }
