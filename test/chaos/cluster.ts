@@ -4,7 +4,7 @@ import path from 'node:path';
 import { EnclaveClient, type EnclaveClientOptions } from '../../src/index.ts';
 import { RedisStore } from '../../src/store/redis/store.ts';
 import { type NatsServer, startNats } from '../support/nats.ts';
-import { POD_TOOLS, type Pod, startBrokerPod, startRuntimePod } from '../support/pods.ts';
+import { POD_TOOLS, type Pod, skewed, startBrokerPod, startRuntimePod } from '../support/pods.ts';
 import { Launched, stopAll, temporaryDirectory, track, waitUntil } from '../support/processes.ts';
 import { startProxy, type TcpProxy } from '../support/proxy.ts';
 import {
@@ -15,12 +15,16 @@ import {
   startRedisCluster,
   startReplicatedRedis,
 } from '../support/redis.ts';
+import { scrape } from '../support/scrape.ts';
+import type { Answer, Asked } from './asker.ts';
+import { History } from './history.ts';
 import { Observer } from './observer.ts';
 
 /** What the documentation calls tuned: a broker that is gone is succeeded within three seconds. */
 export const TUNED = ['--lease-ttl', '1500', '--scan', '250'] as const;
 
 const SERVICE = path.join(import.meta.dirname, 'service.ts');
+const ASKER = path.join(import.meta.dirname, 'asker.ts');
 let services = 0;
 
 export interface ChaosOptions {
@@ -36,14 +40,30 @@ export interface ChaosOptions {
   readonly env?: Readonly<Record<string, string>> | undefined;
 }
 
+/** Another broker, where it differs from the others. */
+export interface AddedBroker {
+  readonly args?: readonly string[] | undefined;
+  /** Instead of this release's command line. */
+  readonly program?: string | undefined;
+  /** How far its wall clock is ahead, in ms. Default 0. */
+  readonly skewMs?: number | undefined;
+}
+
 /** How long after its end a harm may have consequences, in ms: a lease that was lost during it ends a little later. */
 const AFTERMATH_MS = 10_000;
+
+interface Harmed {
+  /** By the wall clock, in ms. */
+  readonly from: number;
+  to: number;
+  /** Whether it was cut off from NATS. */
+  readonly nats: boolean;
+}
 
 /** A pod and its own links. */
 export class ChaosPod {
   readonly pod: Pod;
-  /** When something was done to it, by the wall clock. */
-  readonly #harms: { readonly from: number; to: number }[] = [];
+  readonly #harms: Harmed[] = [];
   readonly #nats: TcpProxy;
   readonly #redis: TcpProxy | undefined;
 
@@ -60,8 +80,12 @@ export class ChaosPod {
   wasHarmed(at: number): boolean {
     return this.#harms.some(({ from, to }) => from <= at && at <= to + AFTERMATH_MS);
   }
+  /** Whether it was cut off from NATS at some time after this one, in ms since the epoch. */
+  wasCutFromNats(since: number): boolean {
+    return this.#harms.some(({ to, nats }) => nats && since <= to + AFTERMATH_MS);
+  }
   cutNats(): void {
-    this.harm();
+    this.harm(true);
     this.#nats.cut();
   }
   cutRedis(): void {
@@ -73,9 +97,13 @@ export class ChaosPod {
     this.harm();
     this.#redis?.stall();
   }
-  /** Whether bytes for Redis are held. */
-  get holdsForRedis(): boolean {
-    return this.#redis !== undefined && this.#redis.held > 0;
+  /** Whether a request to Redis is held that has this text. */
+  holdsForRedis(text: string): boolean {
+    return this.#redis?.holds(text) === true;
+  }
+  /** How many bytes of requests to Redis are held. */
+  get heldForRedis(): number {
+    return this.#redis?.held ?? 0;
   }
   async mend(): Promise<void> {
     this.#redis?.resume();
@@ -98,14 +126,20 @@ export class ChaosPod {
     this.harm();
     return this.pod.drain();
   }
-  async start(): Promise<void> {
-    await this.pod.start();
+  /** `program`: another release of it. Default: the one that it had. */
+  async start(program?: string): Promise<void> {
+    await this.pod.start(program);
     this.heal();
+  }
+  /** The sum of a metric of its, over all labels; 0 if it has none. */
+  async metric(name: string): Promise<number> {
+    const found = [...(await scrape(this.pod))].filter(([series]) => series.replace(/\{.*/, '') === name);
+    return found.reduce((sum, [, value]) => sum + value, 0);
   }
 
   /** Something happens to it from now on: what others take from it, they take with a reason. */
-  harm(): void {
-    this.#harms.push({ from: Date.now(), to: Number.POSITIVE_INFINITY });
+  harm(nats = false): void {
+    this.#harms.push({ from: Date.now(), to: Number.POSITIVE_INFINITY, nats });
   }
   /** What happened to it is over. */
   heal(): void {
@@ -125,17 +159,21 @@ export class ChaosCluster {
   readonly runtimes: ChaosPod[] = [];
   readonly client: EnclaveClient;
   readonly observer: Observer;
+  /** What the store said of the sessions under load. */
+  readonly history: History;
   /** Where the tools of the pods write down what they did. */
   readonly directory: string;
   readonly #options: ChaosOptions;
   readonly #clients: EnclaveClient[] = [];
   #store: RedisStore | undefined;
+  #stopping = false;
 
   private constructor(nats: NatsServer, redis: ChaosRedis, observer: Observer, options: ChaosOptions) {
     this.nats = nats;
     this.redis = redis;
     this.observer = observer;
     this.#options = options;
+    this.history = new History(() => this.store());
     this.directory = temporaryDirectory();
     mkdirSync(this.directory, { recursive: true });
     this.client = this.connect();
@@ -162,11 +200,7 @@ export class ChaosCluster {
     return client;
   }
 
-  async addBroker(
-    args?: readonly string[],
-    program?: string,
-    { skewMs }: { readonly skewMs?: number } = {},
-  ): Promise<ChaosPod> {
+  async addBroker({ args, program, skewMs }: AddedBroker = {}): Promise<ChaosPod> {
     const nats = await startProxy(this.nats.port);
     const redis = await this.#redisProxy();
     const pod = await startBrokerPod({
@@ -183,11 +217,12 @@ export class ChaosCluster {
     return added;
   }
 
-  async addRuntime(args?: readonly string[]): Promise<ChaosPod> {
+  async addRuntime({ skewMs }: Pick<AddedBroker, 'skewMs'> = {}): Promise<ChaosPod> {
     const nats = await startProxy(this.nats.port);
     const pod = await startRuntimePod({
       nats: nats.url('nats'),
-      args: args ?? this.#options.runtimeArgs ?? [],
+      args: this.#options.runtimeArgs ?? [],
+      skewMs,
       env: this.#options.env,
     });
     const added = new ChaosPod(pod, nats, undefined);
@@ -196,14 +231,28 @@ export class ChaosCluster {
   }
 
   /** Start a service that provides tools and is no broker: see service.ts. Resolves when it does. */
-  async addService(): Promise<Launched> {
+  async addService({ skewMs = 0 }: Pick<AddedBroker, 'skewMs'> = {}): Promise<Launched> {
     const service = new Launched(process.execPath, [SERVICE, this.nats.url, `service-${++services}`], {
-      env: { ...process.env, ENCLAVE_TEST_DIR: this.directory },
+      env: { ...process.env, ...skewed(skewMs), ENCLAVE_TEST_DIR: this.directory },
     });
     track({ stop: () => service.kill() });
     await waitUntil(() => !service.running || service.output.includes('ready'), 'the service is ready');
     if (!service.running) throw new Error(`the service ended at its start:\n${service.output}`);
     return service;
+  }
+
+  /** Have a client that is a process of its own, with a clock of its own, execute something: see asker.ts. */
+  async askFrom(skewMs: number, asked: Asked): Promise<Answer> {
+    const lines: string[] = [];
+    const asker = new Launched(process.execPath, [ASKER, this.nats.url, JSON.stringify(asked)], {
+      env: { ...process.env, ...skewed(skewMs) },
+      onLine: (line) => lines.push(line),
+    });
+    track({ stop: () => asker.kill() });
+    await asker.closed;
+    const told = lines.find((line) => line.startsWith('{'));
+    if (told === undefined) throw new Error(`the client told nothing:\n${asker.output}`);
+    return JSON.parse(told) as Answer;
   }
 
   /** The broker that owns the session; undefined while none answers for it. */
@@ -225,13 +274,18 @@ export class ChaosCluster {
 
   /** SIGKILL the nats-server: every pod is harmed. */
   async killNats(): Promise<void> {
-    for (const pod of this.#pods) pod.harm();
+    for (const pod of this.#pods) pod.harm(true);
     await this.nats.kill();
   }
 
   async restartNats(): Promise<void> {
     await this.nats.restart();
     for (const pod of this.#pods) pod.heal();
+  }
+
+  /** Whether something that is published may have been lost since then, in ms since the epoch. */
+  wasCutFromNats(since: number): boolean {
+    return this.#pods.some((pod) => pod.wasCutFromNats(since));
   }
 
   get #pods(): readonly ChaosPod[] {
@@ -252,7 +306,14 @@ export class ChaosCluster {
     return this.#store;
   }
 
+  /** Whoever still asks it for something may end. */
+  get stopping(): boolean {
+    return this.#stopping;
+  }
+
   async stop(): Promise<void> {
+    this.#stopping = true;
+    await this.history.stop();
     await Promise.all(this.#clients.map((client) => client.close()));
     await this.observer.stop();
     await this.#store?.close();

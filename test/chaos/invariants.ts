@@ -2,8 +2,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect } from 'vitest';
-import type { ExecutionEvent } from '../../src/index.ts';
-import type { ChaosCluster } from './cluster.ts';
+import type { ErrorCode, ExecutionEvent } from '../../src/index.ts';
+import { waitUntil } from '../support/processes.ts';
+import type { ChaosCluster, ChaosPod } from './cluster.ts';
 import type { Executed } from './load.ts';
 
 export interface Landing {
@@ -29,79 +30,171 @@ export interface Report {
   readonly executions: number;
   readonly succeeded: number;
   readonly events: number;
+  /** Events that the observer heard, repetitions included. */
+  readonly heard: number;
   /** Events that were published more than once, as they may be. */
   readonly repeated: number;
-  /** Published events that the observer missed, as it may while NATS is away. */
+  /** Committed events that the observer missed, as it may if a pod was cut off from NATS meanwhile. */
   readonly missed: number;
+  /** How often the store was asked for the records of these sessions while they worked. */
+  readonly looks: number;
   /** Sessions that brokers took over with work in flight, as they logged it. */
   readonly takeovers: number;
-  /** Those among them from a broker to which nothing had been done. */
-  readonly falseTakeovers: number;
+  /** Those among them from a broker to which nothing had been done, and which had given its lease up by itself. */
+  readonly ofLostLeases: number;
   /** Why brokers to which nothing had been done lost their leases: a machine that is too busy stands still. */
   readonly leasesLost: readonly string[];
 }
 
-interface Takeover {
-  readonly session: string;
-  readonly epoch: number;
-  /** Something had been done to the broker that it was taken from. */
-  readonly justified: boolean;
+export interface Allowed {
+  /** The codes of failures that what was done may cause. Default: none, everything succeeds. */
+  readonly mayFail?: readonly ErrorCode[] | undefined;
 }
 
-/** Sessions that were taken from a broker that had not given them up. */
-function takeoversOf({ brokers }: ChaosCluster): readonly Takeover[] {
-  return brokers.flatMap(({ pod }) =>
-    pod.logged('session taken over').map(({ time, session, epoch, from }) => {
-      const at = Number(time) - pod.skewMs;
-      const former = brokers.find(({ id }) => String(from).startsWith(`${id.slice(0, 40)}-`));
-      return {
-        session: String(session),
-        epoch: Number(epoch),
-        justified: former === undefined || former.wasHarmed(at),
-      };
-    }),
-  );
-}
+/** What becomes of unsafe calls that were under way at a process or over a link that was lost. */
+export const IN_DOUBT: Allowed = { mayFail: ['OUTCOME_UNKNOWN'] };
 
-export async function checkInvariants(cluster: ChaosCluster, executed: readonly Executed[]): Promise<Report> {
+export async function checkInvariants(
+  cluster: ChaosCluster,
+  executed: readonly Executed[],
+  { mayFail = [] }: Allowed = {},
+): Promise<Report> {
+  const failed = executed.filter(({ result }) => !result.success && !mayFail.includes(result.error.code));
+  expect(failed, 'executions that failed').toEqual([]);
   const sessions = [...new Set(executed.map(({ session }) => session))];
   const once = landings(cluster, 'once');
-  const counts = { events: 0, repeated: 0, missed: 0 };
+  const counts = { events: 0, heard: 0, repeated: 0, missed: 0, looks: 0 };
   for (const session of sessions) {
     const of = executed.filter((each) => each.session === session);
     const log = await logOf(cluster, session);
     checkLog(session, log);
-    checkObserved(cluster, session, log, counts);
+    await checkObserved(cluster, session, log, counts);
     checkExecutions(session, of, log);
+    checkHistory(cluster, session);
     await checkState(cluster, session, of);
     counts.events += log.length;
+    counts.looks += cluster.history.looks(session);
   }
+  if (executed.length > 0) expect(counts.heard, 'events that were heard').toBeGreaterThan(0);
   checkLandings(executed, once);
-  const taken = takeoversOf(cluster);
-  const falseTakeovers = taken.filter(({ justified }) => !justified).length;
-  const epochs = taken.map(({ session, epoch }) => `${session} in epoch ${epoch}`);
-  expect(new Set(epochs).size, 'each epoch has one owner').toBe(epochs.length); // I1
+  const taken = await checkTakeovers(cluster);
   const succeeded = executed.filter(({ result }) => result.success).length;
   const executions = executed.length;
   return {
     sessions: sessions.length,
     executions,
     succeeded,
-    takeovers: taken.length,
-    falseTakeovers,
-    leasesLost: leasesLostBy(cluster),
+    ...taken,
+    leasesLost: leasesLostBy(cluster).map(({ reason }) => reason),
     ...counts,
   };
 }
 
-function leasesLostBy({ brokers }: ChaosCluster): readonly string[] {
+// ---- who owned it ----------------------------------------------------------------------------------------
+
+/** I1: what a reader of the store saw of a session never went back, and no epoch had two owners. */
+export function checkHistory({ history }: ChaosCluster, session: string): void {
+  if (history.since(session) === undefined) return;
+  expect(history.looks(session), `looks at ${session}`).toBeGreaterThan(0);
+  for (const seen of history.of(session)) {
+    for (const number of ['epoch', 'version', 'seq'] as const) {
+      const numbers = seen.map((one) => one[number]);
+      const fell = numbers.findIndex((one, index) => one < (numbers[index - 1] ?? 0));
+      expect(fell, `where the ${number} of ${session} falls: ${numbers.join()}`).toBe(-1);
+    }
+    // Nobody's at its end, and then no more.
+    for (const [epoch, all = []] of Object.entries(Object.groupBy(seen, ({ epoch: one }) => String(one)))) {
+      const owners = all
+        .map(({ owner }) => owner)
+        .filter((owner, index, others) => owner !== others[index - 1]);
+      const who = `the owners of ${session} in epoch ${epoch}`;
+      expect(owners.filter((owner) => owner !== undefined).length, `${who}: ${owners.join()}`).toBeLessThan(
+        2,
+      );
+      if (owners.length > 1) expect(owners.at(-1), `${who}: ${owners.join()}`).toBeUndefined();
+    }
+  }
+}
+
+interface Takeover {
+  readonly session: string;
+  readonly epoch: number;
+  readonly by: ChaosPod;
+  /** The incarnation that it was taken from. */
+  readonly from: string;
+  /** The broker of that, if it is one of the cluster's. */
+  readonly former: ChaosPod | undefined;
+  /** By the wall clock of the test, in ms. */
+  readonly at: number;
+}
+
+/** Whether this incarnation is one of the broker's. */
+const isOf = (incarnation: string, { id }: ChaosPod): boolean =>
+  incarnation.startsWith(`${id.slice(0, 40)}-`);
+
+/** Sessions that were taken from a broker that had not given them up. */
+function takeoversOf({ brokers }: ChaosCluster): readonly Takeover[] {
+  return brokers.flatMap((by) =>
+    by.pod.logged('session taken over').map(({ time, session, epoch, from }) => ({
+      session: String(session),
+      epoch: Number(epoch),
+      by,
+      from: String(from),
+      former: brokers.find((broker) => isOf(String(from), broker)),
+      at: Number(time) - by.pod.skewMs,
+    })),
+  );
+}
+
+/** I1, I6: each epoch has one owner, and nothing is taken from a broker that may still act. */
+async function checkTakeovers(cluster: ChaosCluster): Promise<Pick<Report, 'takeovers' | 'ofLostLeases'>> {
+  const taken = takeoversOf(cluster);
+  const epochs = taken.map(({ session, epoch }) => `${session} in epoch ${epoch}`);
+  expect(new Set(epochs).size, 'each epoch has one owner').toBe(epochs.length);
+  for (const { session, epoch, by } of taken) {
+    const owners = cluster.history
+      .of(session)
+      .flat()
+      .flatMap((seen) => (seen.epoch === epoch && seen.owner !== undefined ? [seen.owner] : []));
+    if (owners.length > 0)
+      expect(
+        owners.some((owner) => isOf(owner, by)),
+        `${by.id} has ${session} in epoch ${epoch}: ${owners.join()}`,
+      ).toBe(true);
+  }
+  const unharmed = taken.filter(({ former, at }) => former !== undefined && !former.wasHarmed(at));
+  // Who stands still says so when it goes on.
+  for (const { from, session } of unharmed)
+    await waitUntil(
+      () => leasesLostBy(cluster).some((lost) => lost.incarnation === from),
+      `${from}, to which nothing was done, gave its lease up before ${session} was taken from it`,
+    );
+  return { takeovers: taken.length, ofLostLeases: unharmed.length };
+}
+
+interface LostLease {
+  readonly incarnation: string;
+  readonly reason: string;
+}
+
+/**
+ * Leases that brokers gave up to which nothing had been done. A machine that is too busy stands still; but a store that
+ * refuses a lease whose time is not over has let somebody else end it.
+ */
+function leasesLostBy({ brokers }: ChaosCluster): readonly LostLease[] {
   return brokers.flatMap((broker) =>
     broker.pod
       .logged('the lease is lost')
       .filter(({ time }) => !broker.wasHarmed(Number(time) - broker.pod.skewMs))
-      .map(({ reason }) => String(reason)),
+      .map(({ incarnation, reason }) => ({ incarnation: String(incarnation), reason: String(reason) }))
+      .filter(({ reason }) => reason !== REFUSED),
   );
 }
+
+/** As actors/lease.ts says it. */
+const REFUSED = 'the store refused it';
+
+// ---- what is in the log ----------------------------------------------------------------------------------
 
 /** The texts of a session's log, by number from 1, read from the store. */
 export async function logOf(cluster: ChaosCluster, session: string): Promise<readonly string[]> {
@@ -115,33 +208,51 @@ export async function logOf(cluster: ChaosCluster, session: string): Promise<rea
 }
 
 /** I1, I4 */
-function checkLog(session: string, log: readonly string[]): void {
+export function checkLog(session: string, log: readonly string[]): void {
   const numbers = log.map((text) => (JSON.parse(text) as ExecutionEvent).seq);
   expect(numbers, `the log of ${session}`).toEqual(log.map((_, index) => index + 1));
 }
 
-/** I4: what was published is what was committed. */
-function checkObserved(
+/** I4: what was published is what was committed; and all of it was, if nothing came between us and the brokers. */
+async function checkObserved(
   cluster: ChaosCluster,
   session: string,
   log: readonly string[],
-  counts: { repeated: number; missed: number },
-): void {
-  const seen = new Set<number>();
-  for (const { seq, text } of cluster.observer.heard(session)) {
-    if (seen.has(seq)) counts.repeated++;
-    seen.add(seq);
+  counts: { heard: number; repeated: number; missed: number },
+): Promise<void> {
+  const { observer, history } = cluster;
+  const numbers = (): ReadonlySet<number> => new Set(observer.heard(session).map(({ seq }) => seq));
+  if (!cluster.wasCutFromNats(history.since(session) ?? 0))
+    await waitUntil(() => numbers().size >= log.length, `all ${log.length} events of ${session} are heard`);
+  const heard = observer.heard(session);
+  for (const { seq, text } of heard)
     expect(JSON.parse(text), `event ${seq} of ${session} as it was published`).toEqual(
       JSON.parse(log[seq - 1] ?? 'null'),
     );
-  }
-  counts.missed += log.length - seen.size;
+  const { size } = numbers();
+  counts.heard += heard.length;
+  counts.repeated += heard.length - size;
+  counts.missed += log.length - size;
+}
+
+/** A result that says that nobody knows is no promise. */
+export function isTold({ result }: Executed): boolean {
+  return result.success || result.error.outcome !== 'unknown';
+}
+
+/** Whether this event ends an execution as somebody was told that it had ended. */
+export function isSame(event: ExecutionEvent, { result }: Executed): boolean {
+  if (event.type !== 'final' || event.payload.ok !== result.success) return false;
+  return result.success
+    ? JSON.stringify(event.payload.result) === JSON.stringify(result.value)
+    : event.payload.error?.code === result.error.code;
 }
 
 /** I2, I5 */
 function checkExecutions(session: string, executed: readonly Executed[], log: readonly string[]): void {
   const events = log.map((text) => JSON.parse(text) as ExecutionEvent);
-  for (const { execution, acknowledged, result } of executed) {
+  for (const one of executed) {
+    const { execution, acknowledged, result } = one;
     const own = events.filter(({ executionId }) => executionId === execution);
     const begun = own.filter(({ type }) => type === 'session_init').length;
     const ended = own.filter(({ type }) => type === 'final').length;
@@ -152,6 +263,14 @@ function checkExecutions(session: string, executed: readonly Executed[], log: re
     const indexes = calls.map((payload) => (payload as { readonly callId?: string }).callId);
     expect(new Set(indexes).size, `${what}: each call once`).toBe(indexes.length);
     if (result.success) expect(begun, `${what} succeeded, so it began`).toBe(1);
+    if (!isTold(one)) continue;
+    const told = JSON.stringify(result);
+    if (own.length > 0)
+      expect(
+        own.some((event) => isSame(event, one)),
+        `${what}: its end is what was told, ${told}`,
+      ).toBe(true);
+    else expect(!result.success && result.error.outcome, `${what}: ${told}`).toBe('not_started');
   }
 }
 

@@ -2,8 +2,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { waitUntil } from '../support/processes.ts';
 import { ChaosCluster, type ChaosPod } from './cluster.ts';
-import { checkInvariants } from './invariants.ts';
-import { type Executed, Load } from './load.ts';
+import { checkInvariants, IN_DOUBT } from './invariants.ts';
+import { Load } from './load.ts';
 import { Waiting } from './waiting.ts';
 
 let cluster: ChaosCluster;
@@ -12,18 +12,18 @@ beforeAll(async () => {
 });
 afterAll(() => cluster.stop());
 
-/** Of the unsafe calls that were under way some may be in doubt; everything else succeeds. */
-const failures = (executed: readonly Executed[]): readonly Executed[] =>
-  executed.filter(({ result }) => !result.success && result.error.code !== 'OUTCOME_UNKNOWN');
+// A test that failed leaves nothing broken for the next one.
+async function heal(): Promise<void> {
+  for (const pod of [...cluster.brokers, ...cluster.runtimes]) {
+    pod.resume();
+    await pod.mend();
+  }
+}
 
 describe('a broker', () => {
   let load: Load;
-  // A test that failed leaves nothing broken for the next one.
   afterEach(async () => {
-    for (const pod of cluster.brokers) {
-      pod.resume();
-      await pod.mend();
-    }
+    await heal();
     await load.stop();
   });
 
@@ -58,17 +58,16 @@ describe('a broker', () => {
   async function holds(what: string): Promise<void> {
     await waitUntil(load.everyoneGoesOn(), 'the load goes on');
     const executed = await load.stop();
-    expect(failures(executed)).toEqual([]);
-    console.log(what, await checkInvariants(cluster, executed));
+    console.log(what, await checkInvariants(cluster, executed, IN_DOUBT));
   }
 
   it('that is paused beyond its lease is succeeded, and does and answers nothing when it comes back', async () => {
     const { pod, mine } = await ownerUnderLoad();
     const { pid } = pod.pod;
     const before = lost(pod);
-    // What it commits is on its way while it is paused, and comes when others own what it is about.
+    // What it sends is on its way while it is paused, and comes when others own what it is about.
     pod.stallRedis();
-    await waitUntil(() => pod.holdsForRedis, 'its writes are on their way');
+    await waitUntil(() => pod.heldForRedis > 0, 'its requests are on their way');
     pod.pause();
     const pausedAt = Date.now();
     const store = await cluster.store();
@@ -93,12 +92,9 @@ describe('a broker', () => {
     pod.resume();
     await waitUntil(() => lost(pod) > before, 'it knows that its lease is lost');
     await backAgain(pod, pid);
-    for (const { answers } of asked) {
-      const said = answers.flat().filter(({ ok }) => ok);
-      const owners = new Set(said.map(({ value }) => value?.broker));
-      expect(owners.size).toBeGreaterThan(0);
-      expect(owners).not.toContain(pod.id);
-    }
+    // Another one may have succeeded the first meanwhile.
+    for (const { answers } of asked)
+      for (const { ok, value } of answers.flat()) if (ok) expect(value?.broker).not.toBe(pod.id);
     console.log(
       `after SIGSTOP of a broker the first of its ${mine.length} sessions was taken over after ${tookMs} ms`,
     );
@@ -157,6 +153,8 @@ describe('a broker', () => {
 });
 
 describe('a runtime', () => {
+  afterEach(heal);
+
   it('whose link to NATS breaks and is there again at once keeps its scripts', async () => {
     const waiting = await Waiting.start(cluster);
     const runtime = await waiting.runtime();

@@ -18,6 +18,14 @@ export interface Executed {
   readonly result: ExecutionResult;
 }
 
+/** By the clock of `performance.now()`, in ms. */
+export interface Loaded extends Executed {
+  /** When its acceptance was told; undefined if it was not. */
+  readonly acknowledgedAt: number | undefined;
+  /** When its result was told. */
+  readonly endedAt: number;
+}
+
 export interface LoadOptions {
   /** Default 8. Each runs one script at a time. */
   readonly sessions?: number | undefined;
@@ -29,22 +37,26 @@ export interface LoadOptions {
 /** A load that runs until it is stopped, or has run what it was to run. */
 export class Load {
   readonly sessions: readonly SessionRef[];
-  readonly executed: Executed[] = [];
+  readonly executed: Loaded[] = [];
+  readonly #cluster: ChaosCluster;
   readonly #options: LoadOptions;
+  readonly #unwatch: () => Promise<void>;
   readonly #done: Promise<void>;
   #started = 0;
   #stopped = false;
 
-  private constructor(sessions: readonly SessionRef[], options: LoadOptions) {
+  private constructor(cluster: ChaosCluster, sessions: readonly SessionRef[], options: LoadOptions) {
     this.sessions = sessions;
+    this.#cluster = cluster;
     this.#options = options;
+    this.#unwatch = cluster.history.watch(sessions.map(({ id }) => id));
     this.#done = Promise.all(sessions.map((session) => this.#run(session))).then(() => undefined);
   }
 
   static async start(cluster: ChaosCluster, options: LoadOptions = {}): Promise<Load> {
     const { sessions = 8 } = options;
     const spawned = Array.from({ length: sessions }, () => cluster.client.spawnSession());
-    return new Load(await Promise.all(spawned), options);
+    return new Load(cluster, await Promise.all(spawned), options);
   }
 
   /** Executions that have ended. */
@@ -62,31 +74,41 @@ export class Load {
   }
 
   /** Begin no more. Resolves when all have ended. */
-  async stop(): Promise<readonly Executed[]> {
+  async stop(): Promise<readonly Loaded[]> {
     this.#stopped = true;
     return this.ended();
   }
 
   /** Resolves when all have ended. */
-  async ended(): Promise<readonly Executed[]> {
+  async ended(): Promise<readonly Loaded[]> {
     await this.#done;
+    await this.#unwatch();
     return this.executed;
   }
 
   async #run(session: SessionRef): Promise<void> {
     const { executions = Number.POSITIVE_INFINITY, script = SCRIPT } = this.#options;
-    while (!this.#stopped && this.#started < executions) {
+    // A test that fails leaves its load behind, and a client that is closed refuses at once, again and again.
+    while (!this.#stopped && !this.#cluster.stopping && this.#started < executions) {
       const input = ++this.#started;
       const run = session.execute(script, { input });
-      let acknowledged = false;
+      let acknowledgedAt: number | undefined;
       run.accepted.then(
         () => {
-          acknowledged = true;
+          acknowledgedAt = performance.now();
         },
         () => undefined,
       );
       const result = await run.result;
-      this.executed.push({ session: session.id, execution: run.id, input, acknowledged, result });
+      this.executed.push({
+        session: session.id,
+        execution: run.id,
+        input,
+        acknowledged: acknowledgedAt !== undefined,
+        acknowledgedAt,
+        result,
+        endedAt: performance.now(),
+      });
     }
   }
 }

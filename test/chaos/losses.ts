@@ -7,8 +7,8 @@ import { HOST, waitUntil } from '../support/processes.ts';
 import { startProxy, type TcpProxy } from '../support/proxy.ts';
 import type { ReplicatedRedis } from '../support/redis.ts';
 import { ChaosCluster, TUNED } from './cluster.ts';
-import { checkInvariants, logOf } from './invariants.ts';
-import { type Executed, Load } from './load.ts';
+import { checkInvariants, IN_DOUBT, isSame, isTold, logOf } from './invariants.ts';
+import { Load, type Loaded } from './load.ts';
 
 export type Ack = 'master' | 'replica';
 
@@ -23,7 +23,9 @@ export interface Losses {
   /** Events that an observer heard: each was committed before. */
   readonly published: number;
   readonly lostEvents: number;
-  /** How long before the kill the first of them was heard, in ms. */
+  /** Of all these, those that were told before the replica had all that there was. */
+  readonly lostThoughReplicated: number;
+  /** How long before the kill the first lost event was heard, in ms. */
   readonly reachedBackMs: number;
   /** Executions whose outcome nobody knows. */
   readonly inDoubt: number;
@@ -67,34 +69,45 @@ export async function caughtUp({ master, replicas }: ReplicatedRedis): Promise<v
 export async function killMaster(
   cluster: ChaosCluster,
   lagMs = 0,
-): Promise<{ readonly losses: Losses; readonly executed: readonly Executed[] }> {
+): Promise<{ readonly losses: Losses; readonly executed: readonly Loaded[] }> {
   const redis = replicated(cluster);
   const link = lagMs === 0 ? undefined : await followSlowly(redis);
   const load = await Load.start(cluster, { sessions: 6 });
   await waitUntil(() => load.count > 20, 'the load runs');
+  const replicatedAt = performance.now();
+  await caughtUp(redis);
+  await waitUntil(load.everyoneGoesOn(), 'the load goes on with what the replica may not have');
   link?.stall('fromTarget');
   const until = performance.now() + lagMs;
   await waitUntil(() => performance.now() >= until, 'the replica is behind');
+  for (const pod of cluster.brokers) pod.harm();
   await redis.master.kill();
   const killedAt = performance.now();
+  cluster.history.beginReign();
   await link?.stop();
   await redis.failOver();
   // With 'replica' nothing is acknowledged before there is one again.
   await redis.rejoin();
+  for (const pod of cluster.brokers) pod.heal();
   await waitUntil(load.everyoneGoesOn(), 'every session goes on', 60_000);
   const pauseMs = Math.round(performance.now() - killedAt);
   const executed = await load.stop();
-  return { losses: { ...(await compare(cluster, executed, killedAt)), pauseMs }, executed };
+  return {
+    losses: { ...(await lossesOf(cluster, executed, { replicatedAt, killedAt })), pauseMs },
+    executed,
+  };
 }
 
-type Compared = Omit<Losses, 'pauseMs'>;
-
-/** What was told, and the log. */
-async function compare(
+/** What was told, and the log. Times are those of `performance.now()`: when a replica had all that there was, and when its master was killed. */
+export async function lossesOf(
   cluster: ChaosCluster,
-  executed: readonly Executed[],
-  killedAt: number,
-): Promise<Compared> {
+  executed: readonly Loaded[],
+  { replicatedAt, killedAt }: { readonly replicatedAt: number; readonly killedAt: number },
+): Promise<Omit<Losses, 'pauseMs'>> {
+  let lostThoughReplicated = 0;
+  const lost = (toldAt: number | undefined): void => {
+    if (toldAt !== undefined && toldAt < replicatedAt) lostThoughReplicated++;
+  };
   const sum = { acknowledged: 0, lostCommands: 0, told: 0, lostResults: 0, published: 0, lostEvents: 0 };
   let reachedBackMs = 0;
   for (const session of new Set(executed.map((each) => each.session))) {
@@ -104,35 +117,29 @@ async function compare(
       const own = events.filter(({ executionId }) => executionId === one.execution);
       if (one.acknowledged) {
         sum.acknowledged++;
-        if (!own.some(({ type }) => type === 'session_init')) sum.lostCommands++;
+        if (!own.some(({ type }) => type === 'session_init')) {
+          sum.lostCommands++;
+          lost(one.acknowledgedAt);
+        }
       }
       if (!isTold(one)) continue;
       sum.told++;
-      if (!own.some((event) => isSame(event, one))) sum.lostResults++;
+      if (own.some((event) => isSame(event, one))) continue;
+      sum.lostResults++;
+      lost(one.endedAt);
     }
     for (const { seq, text, at } of cluster.observer.heard(session)) {
       sum.published++;
       if (log[seq - 1] === text) continue;
       sum.lostEvents++;
+      lost(at);
       reachedBackMs = Math.max(reachedBackMs, Math.round(killedAt - at));
     }
   }
   const inDoubt = executed.filter(
     ({ result }) => !result.success && result.error.outcome === 'unknown',
   ).length;
-  return { ...sum, reachedBackMs, inDoubt };
-}
-
-/** A result that says that nobody knows is no promise. */
-function isTold({ result }: Executed): boolean {
-  return result.success || result.error.outcome !== 'unknown';
-}
-
-function isSame(event: ExecutionEvent, { result }: Executed): boolean {
-  if (event.type !== 'final' || event.payload.ok !== result.success) return false;
-  return result.success
-    ? JSON.stringify(event.payload.result) === JSON.stringify(result.value)
-    : event.payload.error?.code === result.error.code;
+  return { ...sum, lostThoughReplicated, reachedBackMs, inDoubt };
 }
 
 // ---- the measurement -------------------------------------------------------------------------------------
@@ -151,7 +158,7 @@ async function measure(ack: Ack, rounds: number, lagOf: (round: number) => numbe
       const { lostCommands, lostResults, lostEvents } = losses;
       const lost = lostCommands + lostResults + lostEvents;
       if (lost > 0) bad++;
-      else await checkInvariants(cluster, executed);
+      else await checkInvariants(cluster, executed, IN_DOUBT);
       const restarted = pids() === before ? '' : ', A POD ENDED';
       process.stdout.write(
         `ack ${ack}, ${lagOf(round)} ms behind, round ${round} of ${rounds}: ` +

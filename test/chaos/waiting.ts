@@ -30,6 +30,7 @@ export class Waiting {
   readonly execution: string;
   readonly #cluster: ChaosCluster;
   readonly #client: EnclaveClient;
+  readonly #unwatch: () => Promise<void>;
 
   private constructor(
     cluster: ChaosCluster,
@@ -43,6 +44,7 @@ export class Waiting {
     this.session = session.id;
     this.input = input;
     this.execution = run.id;
+    this.#unwatch = cluster.history.watch([session.id]);
   }
 
   /** Resolves when the script waits at its gate. */
@@ -97,7 +99,9 @@ export class Waiting {
 
   async executed(): Promise<Executed> {
     const { session, execution, input } = this;
-    return { session, execution, input, acknowledged: true, result: await this.result() };
+    const result = await this.result();
+    await this.#unwatch();
+    return { session, execution, input, acknowledged: true, result };
   }
 
   /** When a broker logged that it took the session over, in ms since the epoch; the first after `since`. */
