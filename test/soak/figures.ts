@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { POOL_RULES } from '../../src/options.ts';
 import { waitUntil } from '../support/processes.ts';
-import { type Member, type Members, RUNTIMES } from './members.ts';
+import { LASTING, type Member, type Members, REPLACED, RUNTIMES } from './members.ts';
 import { fileOf, type Told } from './probe.ts';
 import { identityOf, usageOf } from './proc.ts';
 import { type Bound, type Judgement, judge, type Sample } from './slope.ts';
@@ -87,7 +87,7 @@ export class Figures {
     const usage = usageOf(pid);
     if (usage === undefined) return; // It is being killed.
     this.#members.saw(pid);
-    for (const child of usage.children) this.#members.saw(child);
+    for (const child of usage.children) this.#members.saw(child, name.startsWith('runtime'));
     this.#note(name, pid, {
       resident: usage.residentBytes,
       descriptors: usage.descriptors,
@@ -161,6 +161,35 @@ export class Figures {
 
 /** The least number of workers that there must have been seen. */
 export const LEAST_WORKERS = RUNTIMES;
+
+/** What is looked at in every process. */
+const OF_ALL = ['resident', 'descriptors', 'sockets', 'children'] as const satisfies readonly Figure[];
+/** Those that answer probes tell this besides. */
+const OF_PROBED = [...OF_ALL, 'held', 'resources'] as const satisfies readonly Figure[];
+
+/** The figures of each member. Those that last from the beginning to the end must be judged, each of them. */
+export const EXPECTED: Readonly<Record<string, readonly Figure[]>> = {
+  ...Object.fromEntries(LASTING.map((name) => [name, OF_PROBED])),
+  ...Object.fromEntries(REPLACED.map((name) => [name, OF_PROBED])),
+  'nats-server': [...OF_ALL, 'subscriptions', 'connections'],
+  'redis-server': [...OF_ALL, 'keys', 'stored'],
+};
+
+/** What was never seen of some member; and, if `whole`, what has no full verdict of one that lasts. */
+export function unjudged(
+  judged: readonly Pick<Series, 'name' | 'figure' | 'judgement'>[],
+  whole: boolean,
+): readonly string[] {
+  return Object.entries(EXPECTED).flatMap(([name, figures]) =>
+    figures.flatMap((figure) => {
+      const lives = judged.filter((one) => one.name === name && one.figure === figure);
+      if (lives.length === 0) return [`${figure} of ${name} was never looked at`];
+      if (!whole || REPLACED.includes(name)) return [];
+      const full = lives.some(({ judgement }) => judgement.verdict !== 'short');
+      return full ? [] : [`${figure} of ${name} was looked at too seldom to be judged`];
+    }),
+  );
+}
 
 export const splitLines = (text: string): readonly string[] => text.split('\n').filter((line) => line !== '');
 

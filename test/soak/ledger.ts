@@ -1,4 +1,5 @@
 /** What the load did, checked as it comes in: nothing may have failed, been lost or been done twice. */
+import type { ErrorCode } from '../../src/index.ts';
 import { checkInvariants } from '../chaos/invariants.ts';
 import type { Figures } from './figures.ts';
 import type { Harm } from './harm.ts';
@@ -60,14 +61,18 @@ export class Ledger {
     this.executions += executed.length;
     this.succeeded += executed.filter(({ result }) => result.success).length;
     this.replayed += executed.filter(({ result }) => result.stats.attempts > 1).length;
+    const mayFail: ErrorCode[] = [];
     for (const { execution, session, result, from, to } of executed)
-      if (!result.success)
+      if (!result.success) {
+        mayFail.push(result.error.code);
         this.#complain(
           'an execution failed',
           `${execution} of ${session}: ${result.error.code} (${result.error.outcome}) ${result.error.message}; ${this.#around(from, to)}`,
         );
+      }
     try {
-      const report = await checkInvariants(this.#members.cluster, executed);
+      // What failed was complained of, with what was done meanwhile.
+      const report = await checkInvariants(this.#members.cluster, executed, { mayFail });
       this.events += report.events;
       this.takeovers = report.takeovers;
     } catch (error) {

@@ -5,14 +5,14 @@
  *   node test/soak/main.ts [--minutes N]
  *
  * Default 10 minutes. Exits with 1 and a list of what is wrong: executions that failed, were lost or done twice; figures
- * that grow; processes that do not end by themselves; processes, connections, subscriptions or keys that are left.
+ * that grow, or that were not judged; processes that do not end by themselves; processes, connections, subscriptions or keys that are left.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { startNats } from '../support/nats.ts';
 import { stopAll, waitUntil } from '../support/processes.ts';
 import { whatIsLeft } from './ends.ts';
-import { Figures, LEAST_WORKERS, monitored } from './figures.ts';
+import { Figures, LEAST_WORKERS, monitored, unjudged } from './figures.ts';
 import { Harm } from './harm.ts';
 import { Ledger } from './ledger.ts';
 import { Members } from './members.ts';
@@ -23,6 +23,8 @@ const minutes = Number(values.minutes);
 if (!(minutes >= 1 && minutes <= 600)) throw new RangeError('--minutes: must be from 1 to 600');
 
 const durationMs = minutes * 60_000;
+/** A soak of this length must have judged everything; in a shorter one some of it may have been looked at too seldom. */
+const WHOLE_MS = 600_000;
 /** Code is compiled, pools are filled, ids are remembered for the first time. */
 const warmUpMs = Math.min(120_000, durationMs / 4);
 const sampleMs = Math.max(1_000, durationMs / 200);
@@ -94,7 +96,9 @@ async function soak(members: Members): Promise<void> {
       );
   complaints.push(...figures.beyond(), ...ledger.complaints, ...members.badEnds);
   if (ledger.executions === 0 || ledger.runs === 0) complaints.push('nothing was executed');
-  if (members.seen < LEAST_WORKERS) complaints.push('no workers were seen');
+  complaints.push(...unjudged(judged, durationMs >= WHOLE_MS));
+  if (members.workersSeen < LEAST_WORKERS)
+    complaints.push(`only ${members.workersSeen} workers were seen, of ${LEAST_WORKERS} runtimes`);
   summarise(members, harm, ledger, rate);
   print(`largest worker: ${(figures.largestWorker / 1_048_576).toFixed(0)} MiB resident`);
   kept = figures.kept;

@@ -12,6 +12,10 @@ const here = (file: string): string => path.join(import.meta.dirname, file);
 
 export const BROKERS = 2;
 export const RUNTIMES = 3;
+/** Those that harm leaves alone: they are there from the beginning to the end. */
+export const LASTING: readonly string[] = ['broker-1', 'runtime-1', 'load'];
+/** The others, which have many lives; the nats-server and the redis-server are neither. */
+export const REPLACED: readonly string[] = ['broker-2', 'runtime-2', 'runtime-3', 'service'];
 /** Sessions are put away soon, so that a soak of a minute sees some be. */
 const BROKER_ARGS = ['--hibernate-after', '5000', '--log-level', 'info'];
 /** How long a process that was told to end may take, drain included. */
@@ -39,6 +43,7 @@ export class Members {
   readonly #ending = new Set<number>();
   /** Every process that was ever seen, workers too. */
   readonly #seen = new Map<string, Identity>();
+  readonly #workers = new Set<string>();
 
   private constructor(cluster: ChaosCluster, service: Launched, load: Load) {
     this.cluster = cluster;
@@ -101,9 +106,11 @@ export class Members {
   }
 
   /** Remember that it was there. */
-  saw(pid: number): void {
+  saw(pid: number, isWorker = false): void {
     const identity = identityOf(pid);
-    if (identity !== undefined) this.#seen.set(`${pid}-${identity.startedAt}`, identity);
+    if (identity === undefined) return;
+    this.#seen.set(`${pid}-${identity.startedAt}`, identity);
+    if (isWorker) this.#workers.add(`${pid}-${identity.startedAt}`);
   }
 
   /** Those that were seen and are still there. */
@@ -113,6 +120,11 @@ export class Members {
 
   get seen(): number {
     return this.#seen.size;
+  }
+
+  /** Of those, children of runtimes. */
+  get workersSeen(): number {
+    return this.#workers.size;
   }
 
   /** SIGTERM, and wait for its end. */
