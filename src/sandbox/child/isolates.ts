@@ -127,13 +127,11 @@ export class IsolateCache {
   /** Make ahead what the next execution will want. Returns true if something was made. */
   prepare(): boolean {
     const recent = this.#cells.at(-1);
-    if (recent !== undefined && !recent.full && recent.spare === undefined && !recent.hard) {
-      // What waits inside may hold much by now: it is not disturbed for a context that nobody asked for.
-      if (recent.occupants.size > 0) measure(recent);
-      if (!recent.full) {
-        recent.spare = this.#furnished(recent);
-        return true;
-      }
+    // What waits in an isolate may have filled it: it is not disturbed for a context that nobody asked for.
+    const free = recent?.occupants.size === 0 && !recent.full && !recent.hard;
+    if (recent !== undefined && free && recent.spare === undefined) {
+      recent.spare = this.#furnished(recent);
+      return true;
     }
     if (this.#blank === undefined) {
       this.#blank = this.#make(this.#wanted.limitMiB, this.#wanted.hard);
