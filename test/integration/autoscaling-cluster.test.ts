@@ -106,7 +106,11 @@ it('one of two brokers keeps the pool, and the other one when that is killed', a
 }, 240_000);
 
 it.each([
-  ['createSystem', createSystem],
+  [
+    'createSystem',
+    (options: { readonly nats: string; readonly redis: string; readonly runtimePool: object }) =>
+      createSystem({ ...options, roles: ['broker'] }),
+  ],
   [
     'EnclaveBroker',
     async (options: { readonly nats: string; readonly redis: string; readonly runtimePool: object }) => {
@@ -121,7 +125,7 @@ it.each([
     const [nats, redis] = await Promise.all([startNats(), startRedis()]);
     const before = childrenOf(process.pid);
     const runtimePool = { minSize: 1, maxSize: 1, scaleInterval: 200 };
-    const broker = await open({ nats: nats.url, redis: redis.url, roles: ['broker'], runtimePool });
+    const broker = await open({ nats: nats.url, redis: redis.url, runtimePool });
     cleanups.push(() => broker.close());
     const system = await createSystem({ nats: nats.url });
     cleanups.push(() => system.close());
