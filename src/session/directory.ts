@@ -6,7 +6,7 @@
  */
 import type { RuntimeView } from '../../actors/placement.ts';
 import { LEAST_LOADED, type Routing } from '../../actors/routing.ts';
-import { type Bus, isNobody, type Subscription } from '../bus/bus.ts';
+import { type Bus, isNobody, isSettled, type Subscription } from '../bus/bus.ts';
 import type { Clock } from '../clock.ts';
 import type { Advertise, BrokerHeartbeat, Ping, RuntimeHeartbeat } from '../protocol.ts';
 import type { Subjects } from '../subjects.ts';
@@ -14,6 +14,8 @@ import { publishOrDrop } from '../telling.ts';
 import { brokerBeatOf, type Dropped, runtimeBeatOf, speakerOf } from './heard.ts';
 
 export const MISSED_BEATS = 3;
+/** After this long here, in ms, every broker that lives has been heard of: two beats and a little. */
+const SETTLED_MS = 2_500;
 /** A runtime that was silent for this long is pinged, however seldom its heartbeats are, in ms. */
 const PING_AFTER_MS = 750;
 /** One that is so many beats late is asked whether it lives. */
@@ -66,9 +68,16 @@ export class Directory {
   #subscriptions: Subscription[] = [];
   #view: readonly RuntimeView[] | undefined;
   #offers = 0;
+  #startedAt = Number.POSITIVE_INFINITY;
 
   constructor(options: DirectoryOptions) {
     this.#options = options;
+  }
+
+  /** True once everybody who is there has certainly been heard of. */
+  get settled(): boolean {
+    const { bus, clock } = this.#options;
+    return clock.monotonic() - this.#startedAt >= SETTLED_MS && isSettled(bus);
   }
 
   /** How this broker places. */
@@ -78,7 +87,8 @@ export class Directory {
 
   /** Listen, and have every runtime show itself: it may beat seldom. Nobody waits for that. */
   start(): void {
-    const { bus, subjects } = this.#options;
+    const { bus, clock, subjects } = this.#options;
+    this.#startedAt = clock.monotonic();
     this.#subscriptions = [
       bus.subscribe(subjects.runtimeHeartbeat('*'), ({ subject, body }) => {
         const beat = runtimeBeatOf(body, speakerOf(subject));

@@ -23,7 +23,7 @@ export interface LeavingOptions {
   readonly broker: string;
   readonly bus: Bus;
   readonly subjects: Subjects;
-  readonly directory: Pick<Directory, 'brokers' | 'successor'>;
+  readonly directory: Pick<Directory, 'brokers' | 'successor' | 'settled'>;
   readonly hosting: Pick<Hosting, 'listen' | 'deafen' | 'drop' | 'purge'>;
   readonly ownership: Pick<Ownership, 'acquire' | 'during' | 'owned'>;
   /** True while the broker takes sessions on. */
@@ -65,7 +65,7 @@ export class Leaving {
     if (!actor.persistence.durable)
       return failure('INVALID_ARGUMENT', "A session of durability 'none' cannot leave its broker", epoch);
     const target = to ?? directory.successor(broker);
-    if (target === undefined) return nobodyElse(epoch);
+    if (target === undefined) return nobodyElse(epoch, directory.settled);
     if (target === broker) return ownership.owned(actor);
     if (to !== undefined && !directory.brokers().some((other) => other.broker === to))
       return failure('NOT_FOUND', `There is no broker "${to}"`, epoch);

@@ -54,10 +54,10 @@ export function notNow(): Reply<never> {
   return failure('UNAVAILABLE', 'The broker cannot own sessions just now', 0, { retryAfterMs: 50 });
 }
 
-/** Nobody to hand a session to. Whoever asked is told at once: asking again in a moment would not change it. */
-export function nobodyElse(epoch: number): Reply<never> {
-  const reply = failure('UNAVAILABLE', 'There is no other broker', epoch);
-  return reply.ok ? reply : { ...reply, error: { ...reply.error, retryable: false } };
+/** Nobody to hand a session to. `settled`: everybody is known, so that asking again in a moment would not change it. */
+export function nobodyElse(epoch: number, settled: boolean): Reply<never> {
+  const reply = failure('UNAVAILABLE', 'There is no other broker', epoch, { retryAfterMs: 250 });
+  return reply.ok || !settled ? reply : { ...reply, error: { ...reply.error, retryable: false } };
 }
 
 /** It was stored by a newer release of the broker than this one: others can read it. */

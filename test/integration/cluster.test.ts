@@ -430,7 +430,7 @@ describe('a client', () => {
     expect(result).toMatchObject({ success: false, error: { code: 'MEMORY_LIMIT_EXCEEDED' } });
   }, 90_000);
 
-  it('says at once that there is no other broker to migrate to', async () => {
+  it('says in time, and why, that there is no other broker to migrate to', async () => {
     const namespace = newNamespace();
     await startBroker({ namespace });
     const session = await newClient({ namespace, timeout: 20_000 }).spawnSession();
